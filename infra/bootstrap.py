@@ -14,7 +14,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,7 +58,7 @@ def detected_profile() -> str:
 
 
 @contextlib.contextmanager
-def only_one() -> Iterator[None]:
+def only_one() -> Generator[None]:
     """Two `make` at once must not fill one `.venv` from both sides."""
     with (ROOT / ".bootstrap.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -78,10 +78,9 @@ def install(profile: str) -> None:
     pip = [*uv, "pip", "install", "--quiet", "--no-deps"]
 
     run([*pip, "--require-hashes", "-r", str(LOCKS / f"{profile}.lock")], environment)
-    if profile == "cpu":
-        # A local wheel (pip's find-links) first: it needs no second index.
-        if not try_run([*pip, f"torch=={TORCH_CPU}+cpu"], environment):
-            run([*pip, "--torch-backend", "cpu", f"torch=={TORCH_CPU}"], environment)
+    # A local wheel (pip's find-links) first: it needs no second index.
+    if profile == "cpu" and not try_run([*pip, f"torch=={TORCH_CPU}+cpu"], environment):
+        run([*pip, "--torch-backend", "cpu", f"torch=={TORCH_CPU}"], environment)
     run([*pip, "--editable", str(ROOT)], environment)
     stamp.write_text(wanted)
 
@@ -114,7 +113,7 @@ def suitable_python() -> str:
 
 
 def find_uv() -> list[str]:
-    """uv from PATH, from `.venv`, or installed now, hash-pinned, with whichever pip there is."""
+    """Uv from PATH, from `.venv`, or installed now, hash-pinned, with whichever pip there is."""
     on_path = shutil.which("uv")
     if on_path:
         return [on_path]
@@ -134,7 +133,7 @@ def find_uv() -> list[str]:
 
 
 def pip_settings_for_uv() -> dict[str, str]:
-    """uv reads no PIP_* variable and no pip.conf; a machine that is set up for pip should just work."""
+    """Uv reads no PIP_* variable and no pip.conf; a machine that is set up for pip should just work."""
     settings: dict[str, str] = {}
     for uv_name, pip_name in (("UV_FIND_LINKS", "find-links"), ("UV_DEFAULT_INDEX", "index-url")):
         value = os.environ.get("PIP_" + pip_name.upper().replace("-", "_")) or pip_config(pip_name)

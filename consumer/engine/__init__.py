@@ -1,0 +1,1 @@
+"""The engines a consumer can run, behind one port."""

@@ -1,0 +1,198 @@
+"""The one configuration tree: defaults < TOML file < `PENSTOCK__SECTION__KEY` < `--section.key`.
+
+Pure: `load` is given the texts and the mappings; only a `main()` reads files and the environment. Every mistake is a
+`ConfigError` that names the key, before anything connects.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, cast
+
+import msgspec
+
+from schemas.errors import ConfigError
+
+ENV_PREFIX = "PENSTOCK__"
+
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+EngineValue = bool | int | float | str | list[Any] | dict[str, Any] | None
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One table of the tree."""
+
+
+class BrokerSection(Section, frozen=True, kw_only=True):
+    """How to reach NATS."""
+
+    # Empty: the embedded server that `penstock up` left running in `data_dir`.
+    url: str = ""
+    credentials_file: str = ""
+    nkey_seed_file: str = ""
+    tls_ca_file: str = ""
+    # A cluster wants 3; every stream follows.
+    replicas: Annotated[int, msgspec.Meta(ge=1, le=5)] = 1
+    connect_timeout_s: Seconds = 5.0
+    # How long a publish may wait for its ack over reconnects and leader elections (measured: 5 to 7 s).
+    publish_timeout_s: Seconds = 30.0
+    results_kept_s: Seconds = 7 * 24 * 3600.0
+    replies_kept_s: Seconds = 900.0
+    # NATS's default of 1 MiB is too small for long contexts; clusters must set `max_payload` to at least this.
+    payload_bytes_max: Positive = 8 * 1024 * 1024
+
+
+class ClientSection(Section, frozen=True, kw_only=True):
+    """What a producer assumes when the caller does not say."""
+
+    pool: Name = "default"
+    tenant: Name = "default"
+    body_bytes_max: Positive = 1024 * 1024
+    # Events buffered for a reader that is slower than its stream; then the oldest text deltas are joined.
+    stream_events_max: Positive = 1024
+    # A waiter that heard nothing for this long reads the results stream itself.
+    recheck_s: Seconds = 5.0
+
+
+class ConsumerSection(Section, frozen=True, kw_only=True):
+    """One consumer process."""
+
+    pool: Name = "default"
+    # Empty: host name and process id.
+    name: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{0,64}$")] = ""
+    # SIGTERM: what runs may finish within this; the rest is handed back uncharged.
+    grace_s: Seconds = 30.0
+    heartbeat_s: Seconds = 10.0
+    ack_wait_s: Seconds = 30.0
+    # Jobs pulled but not yet admitted: they hide the round trip of a pull.
+    door_max: Positive = 4
+    # A job that waits at the door longer than this goes back for another consumer to take.
+    door_wait_s: Seconds = 10.0
+    # Upper bound of jobs running at once; the KV cache usually binds first.
+    jobs_max: Positive = 1024
+    # Starts of one job before it runs alone, and altogether.
+    attempts_shared: Positive = 2
+    attempts_max: Positive = 4
+    # A frame is sent at most this often while many jobs stream.
+    frame_interval_s: Seconds = 0.0
+    body_bytes_max: Positive = 1024 * 1024
+    health_port: Port = 0
+    health_host: str = "127.0.0.1"
+
+    def __post_init__(self) -> None:
+        if self.heartbeat_s * 2 > self.ack_wait_s:
+            raise ValueError("ack_wait_s must cover two heartbeats")
+        if self.attempts_shared > self.attempts_max:
+            raise ValueError("attempts_max must not be below attempts_shared")
+
+
+class EngineSection(Section, frozen=True, kw_only=True):
+    """Which engine, which model, and everything the engine itself understands.
+
+    Any other key under `engine` (`--engine.tensor_parallel_size 4`) lands in `arguments` unread: vLLM's own parser, or
+    the simulated engine's settings, check it.
+    """
+
+    kind: Literal["vllm", "simulated"] = "vllm"
+    # `tiny` is a model of a few MB that penstock makes itself; anything else is what vLLM's --model takes.
+    model: str = "tiny"
+    arguments: dict[str, EngineValue] = {}
+
+
+class LogSection(Section, frozen=True, kw_only=True):
+    format: Literal["auto", "json", "text"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(Section, frozen=True, kw_only=True):
+    """The whole tree. Functions receive the section they need, never this."""
+
+    # Empty: $XDG_DATA_HOME/penstock. Broker data, the tiny model, and where the embedded broker says it listens.
+    data_dir: str = ""
+    broker: BrokerSection = BrokerSection()
+    client: ClientSection = ClientSection()
+    consumer: ConsumerSection = ConsumerSection()
+    engine: EngineSection = EngineSection()
+    log: LogSection = LogSection()
+
+
+def load(toml_text: str, environment: Mapping[str, str], overrides: Mapping[str, str]) -> Config:
+    """The effective tree.
+
+    `overrides` maps dotted keys to texts (`{"consumer.grace_s": "20"}`), as a command line gives them.
+
+    Raises:
+        ConfigError: unknown key, wrong type, broken relation, or TOML that does not parse; names the key.
+    """
+    try:
+        tree: dict[str, Any] = tomllib.loads(toml_text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"configuration file: {error}") from error
+    for name, text in sorted(environment.items()):
+        if name.startswith(ENV_PREFIX):
+            _put(tree, name.removeprefix(ENV_PREFIX).lower().split("__"), text, name)
+    for key, text in overrides.items():
+        _put(tree, key.replace("-", "_").split("."), text, f"--{key}")
+    _gather_engine_arguments(tree)
+    try:
+        return msgspec.convert(tree, Config, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explained(str(error))) from error
+
+
+def masked(config: Config) -> dict[str, Any]:
+    """The tree for printing; a URL's password is hidden."""
+    tree = cast("dict[str, Any]", msgspec.to_builtins(config))
+    scheme, separator, rest = tree["broker"]["url"].partition("://")
+    if "@" in rest:
+        tree["broker"]["url"] = f"{scheme}{separator}***@{rest.rpartition('@')[2]}"
+    return tree
+
+
+def _put(tree: dict[str, Any], path: list[str], text: str, source: str) -> None:
+    node = tree
+    for part in path[:-1]:
+        child = node.setdefault(part, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"{source}: {part} is a value, not a section")
+        node = cast("dict[str, Any]", child)
+    node[path[-1]] = text
+
+
+def _gather_engine_arguments(tree: dict[str, Any]) -> None:
+    """Moves what `EngineSection` does not know into `arguments`, typed where it came as text."""
+    engine = tree.get("engine")
+    if not isinstance(engine, dict):
+        return
+    engine = cast("dict[str, Any]", engine)
+    known = {"kind", "model", "arguments"}
+    arguments: dict[str, Any] = dict(engine.pop("arguments", {}))
+    for key in [key for key in engine if key not in known]:
+        arguments[key] = engine.pop(key)
+    engine["arguments"] = {key: _typed(value) for key, value in arguments.items()}
+
+
+def _typed(value: Any) -> Any:
+    """A text from the environment or command line as the JSON value it spells, else as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return {"true": True, "false": False}.get(value.lower(), value)
+
+
+def _explained(message: str) -> str:
+    """Msgspec's message with the nearest known key, when a key is unknown."""
+    if "unknown field" not in message:
+        return message
+    wrong = message.split("`")[1]
+    sections = (Config, BrokerSection, ClientSection, ConsumerSection, EngineSection, LogSection)
+    known = [field for section in sections for field in section.__struct_fields__]
+    near = difflib.get_close_matches(wrong, known, n=1)
+    return f"{message}; did you mean `{near[0]}`?" if near else message

@@ -1,0 +1,170 @@
+"""The one author of every NATS name: subjects, streams, durables and headers.
+
+Names are checked and never rewritten: a name that NATS would split (`Qwen3-0.6B` is two tokens) is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import NamedTuple
+
+from schemas.errors import JobMalformed
+
+ROOT = "penstock"
+
+RESULTS_STREAM = "PENSTOCK_RESULTS"
+REPLIES_STREAM = "PENSTOCK_REPLIES"
+ATTEMPTS_STREAM = "PENSTOCK_ATTEMPTS"
+CONSUMERS_BUCKET = "PENSTOCK_CONSUMERS"
+
+RESULTS_ALL = f"{ROOT}.results.>"
+DONE_ALL = f"{ROOT}.done.>"
+KEPT_REPLIES_ALL = f"{ROOT}.reply.kept.>"
+ATTEMPTS_ALL = f"{ROOT}.attempts.>"
+
+HEADER_JOB = "Penstock-Job"
+HEADER_VERSION = "Penstock-Version"
+HEADER_STATUS = "Penstock-Status"
+WIRE_VERSION = "1"
+
+# NATS advises subjects under 256 bytes; pool + tenant + job + our own words must fit.
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,96}")
+
+
+class Lane(StrEnum):
+    """How urgent a job is within its pool; the order here is the order of service."""
+
+    INTERACTIVE = "interactive"
+    STANDARD = "standard"
+    BULK = "bulk"
+
+
+class ReadySubject(NamedTuple):
+    """The parts of `penstock.ready.<pool>.<lane>.<tenant>`."""
+
+    pool: str
+    lane: Lane
+    tenant: str
+
+
+def checked_name(value: str, field: str) -> str:
+    """`value` unchanged.
+
+    Raises:
+        JobMalformed: it is not 1 to 64 of A-Z a-z 0-9 _ -.
+    """
+    if not _NAME.fullmatch(value):
+        raise JobMalformed(f"{field} {value!r} is not a name: use 1 to 64 of A-Z a-z 0-9 _ -", param=field)
+    return value
+
+
+def checked_job_id(value: str, field: str = "id") -> str:
+    """`value` unchanged.
+
+    Raises:
+        JobMalformed: it is not 1 to 96 of A-Z a-z 0-9 _ -.
+    """
+    if not _JOB_ID.fullmatch(value):
+        raise JobMalformed(f"{field} {value!r} is not a job id: use 1 to 96 of A-Z a-z 0-9 _ -", param=field)
+    return value
+
+
+def checked_reply(value: str) -> str:
+    """`value` unchanged. NATS checks no permission on a reply-to, so we must.
+
+    Raises:
+        JobMalformed: it is not a plain subject below `penstock.reply.`.
+    """
+    tokens = value.split(".")
+    if tokens[:2] != [ROOT, "reply"] or len(tokens) < 3 or len(value) > 255:
+        raise JobMalformed(f"reply_to {value!r} must be a subject below {ROOT}.reply.", param="reply_to")
+    if not all(_JOB_ID.fullmatch(token) for token in tokens[2:]):
+        raise JobMalformed(f"reply_to {value!r} may hold only A-Z a-z 0-9 _ - between dots", param="reply_to")
+    return value
+
+
+def ready(pool: str, lane: Lane, tenant: str) -> str:
+    return f"{ROOT}.ready.{checked_name(pool, 'pool')}.{lane.value}.{checked_name(tenant, 'tenant')}"
+
+
+def ready_of_pool(pool: str) -> str:
+    """Everything the pool's READY stream stores."""
+    return f"{ROOT}.ready.{checked_name(pool, 'pool')}.>"
+
+
+def ready_of_lane(pool: str, lane: Lane) -> str:
+    """What one durable serves; never filtered by tenant, because sparse filters do not scale."""
+    return f"{ROOT}.ready.{checked_name(pool, 'pool')}.{lane.value}.*"
+
+
+def parse_ready(subject: str) -> ReadySubject:
+    """The inverse of `ready`.
+
+    Raises:
+        JobMalformed: it is not such a subject.
+    """
+    parts = subject.split(".")
+    if len(parts) != 5 or parts[:2] != [ROOT, "ready"] or parts[3] not in Lane:
+        raise JobMalformed(f"{subject!r} is not {ROOT}.ready.<pool>.<lane>.<tenant>", param="subject")
+    return ReadySubject(checked_name(parts[2], "pool"), Lane(parts[3]), checked_name(parts[4], "tenant"))
+
+
+def ready_stream(pool: str) -> str:
+    """One work queue a pool, so that a publish to a pool that does not exist is refused by the broker itself."""
+    return f"PENSTOCK_READY_{checked_name(pool, 'pool')}"
+
+
+def durable(lane: Lane) -> str:
+    return f"lane-{lane.value}"
+
+
+def result(pool: str, tenant: str, job_id: str) -> str:
+    return f"{ROOT}.results.{_address(pool, tenant, job_id)}"
+
+
+def done(pool: str, tenant: str, job_id: str) -> str:
+    """Where a stored result is announced once, whole, by the broker's republish."""
+    return f"{ROOT}.done.{_address(pool, tenant, job_id)}"
+
+
+def results_of_tenant(pool: str, tenant: str) -> str:
+    return f"{ROOT}.results.{checked_name(pool, 'pool')}.{checked_name(tenant, 'tenant')}.*"
+
+
+def live_reply(token: str) -> str:
+    """One client's inbox: the frames of all its jobs. The token must be unguessable."""
+    return f"{ROOT}.reply.live.{checked_job_id(token, 'token')}"
+
+
+def kept_reply(pool: str, tenant: str, job_id: str) -> str:
+    """One job's own inbox, captured for minutes so that anyone who knows the job may attach late."""
+    return f"{ROOT}.reply.kept.{_address(pool, tenant, job_id)}"
+
+
+def attempts(pool: str, job_id: str) -> str:
+    return f"{ROOT}.attempts.{checked_name(pool, 'pool')}.{checked_job_id(job_id)}"
+
+
+def control_cancel(pool: str) -> str:
+    """A request; the consumer that holds the job answers."""
+    return f"{ROOT}.control.{checked_name(pool, 'pool')}.cancel"
+
+
+def control_jobs(pool: str) -> str:
+    """A request; every consumer of the pool answers with what it holds."""
+    return f"{ROOT}.control.{checked_name(pool, 'pool')}.jobs"
+
+
+def telemetry(pool: str, consumer: str) -> str:
+    return f"{ROOT}.telemetry.{checked_name(pool, 'pool')}.{checked_name(consumer, 'consumer')}"
+
+
+def presence_key(pool: str, consumer: str) -> str:
+    """The key of a live consumer in the presence bucket."""
+    return f"{checked_name(pool, 'pool')}.{checked_name(consumer, 'consumer')}"
+
+
+def _address(pool: str, tenant: str, job_id: str) -> str:
+    return f"{checked_name(pool, 'pool')}.{checked_name(tenant, 'tenant')}.{checked_job_id(job_id)}"
