@@ -87,10 +87,7 @@ class Puller:
 
     async def _subscribe(self) -> None:
         for lane, inbox in self._inboxes.items():
-            subscription = await self._broker.nc.subscribe(
-                inbox, cb=partial(self._on_message, lane), pending_msgs_limit=-1, pending_bytes_limit=-1
-            )
-            self._subscriptions.append(subscription)
+            self._subscriptions.append(await self._broker.subscribe(inbox, partial(self._on_message, lane)))
 
     async def _ask(self, pull: Pull, now: float) -> None:
         state = self._lanes[pull.lane]

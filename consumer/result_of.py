@@ -80,7 +80,7 @@ def log_line(log: logging.Logger, held: Held, result: Result) -> None:
         telemetry.ENGINE_TTFT_SECONDS.labels(pool=pool, lane=held.lane.value).observe(timing.engine_ttft_s)
 
 
-def _result(
+def _result(  # noqa: PLR0917 - called twice, above, with everything
     held: Held,
     status: Status,
     status_code: int,

@@ -82,8 +82,11 @@ class JobRunner:
 
         `look_up`: the job may have a result or a history from before.
         """
+        held.has_begun = True
         try:
             try:
+                if held.why_stopped is not None:
+                    raise held.why_stopped
                 answer = None if look_up and await self._was_answered(held) else await self._run_engine(held)
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - every way to fail has a verdict
                 held.is_ending = True
@@ -99,7 +102,9 @@ class JobRunner:
     async def _was_answered(self, held: Held) -> bool:
         stored = await self._results.get(self._cfg.pool, held.tenant, held.job.id)
         if stored is None:
-            held.history = await self._attempts.of(held.tenant, held.job.id)
+            # Only a job that was handed out before has a history.
+            if held.deliveries[0].count > 1:
+                held.history = await self._attempts.of(held.tenant, held.job.id)
             return False
         held.is_ending = True
         await self._answer(held, stored)
@@ -115,8 +120,9 @@ class JobRunner:
             seconds_left = (held.job.deadline_unix_ms - self._unix_ms()) / 1000
             if seconds_left <= 0:
                 raise DeadlinePassed("the deadline passed while the job was queued", param="deadline_unix_ms")
+        limit = asyncio.timeout(seconds_left)
         try:
-            async with asyncio.timeout(seconds_left) as limit:
+            async with limit:
                 return await self._generate(held)
         except TimeoutError as error:
             if not limit.expired():

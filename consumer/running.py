@@ -40,6 +40,7 @@ class Held(msgspec.Struct, eq=False, weakref=True):
     task: asyncio.Task[None] | None = None
     history: History = History()
     is_alone: bool = False
+    has_begun: bool = False
     # Past the point where stopping means anything: the verdict is being stored.
     is_ending: bool = False
     progress: Progress = msgspec.field(default_factory=Progress)
@@ -56,8 +57,11 @@ class Held(msgspec.Struct, eq=False, weakref=True):
 
     def stop(self, why: PenstockError) -> None:
         """Ends the run at its next await, with `why` as its verdict. The first reason stands."""
-        if self.why_stopped is None and not self.is_ending and self.task is not None:
-            self.why_stopped = why
+        if self.why_stopped is not None or self.is_ending:
+            return
+        self.why_stopped = why
+        # A task cancelled before its first step never runs at all, and would store no verdict; it looks for itself.
+        if self.has_begun and self.task is not None:
             self.task.cancel()
 
 

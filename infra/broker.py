@@ -12,7 +12,7 @@ import datetime as dt
 import logging
 import random
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ import nats
 import nats.errors
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from infra import telemetry
 from schemas.config import BrokerSection
@@ -139,7 +140,7 @@ async def connect(cfg: BrokerSection, *, name: str, url: str, on_reconnect: Call
                 reconnected_cb=back,
                 allow_reconnect=True,
                 max_reconnect_attempts=-1,
-                reconnect_time_wait=0.25,
+                reconnect_time_wait=0.25,  # pyright: ignore[reportArgumentType] - it only sleeps
                 connect_timeout=max(1, int(cfg.connect_timeout_s)),
                 pending_size=_PENDING_BYTES,
                 ping_interval=20,
@@ -236,6 +237,12 @@ class Broker:
             whole = await self._store_atomically(part) if len(part) > 1 else None
             answers += whole or await asyncio.gather(*(self._store_one(message) for message in part))
         return answers
+
+    async def subscribe(self, subject: str, handler: Callable[[Msg], Awaitable[None]]) -> Subscription:
+        """Core NATS. The buffer is unbounded: a full one drops in silence, and who publishes to us is bounded by us."""
+        return await self.nc.subscribe(  # pyright: ignore[reportUnknownMemberType]
+            subject, cb=handler, pending_msgs_limit=-1, pending_bytes_limit=-1
+        )
 
     async def last_on(self, stream: str, subject: str) -> StoredMessage | None:
         """The newest message on `subject`, or None.

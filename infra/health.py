@@ -38,9 +38,9 @@ class HealthServer:
                 head = await reader.readuntil(b"\r\n\r\n")
                 method, path, *_ = [*head.split(b"\r\n", 1)[0].decode("latin-1").split(" "), "", ""]
                 status, kind, body = self._answer(method, path.partition("?")[0])
-                length = len(body)
-                top = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
-                writer.write(top.encode() + (b"" if method == "HEAD" else body))
+                head_lines = (f"HTTP/1.1 {status}", f"Content-Type: {kind}", f"Content-Length: {len(body)}")
+                writer.write("\r\n".join((*head_lines, "Connection: close", "", "")).encode())
+                writer.write(b"" if method == "HEAD" else body)
                 await writer.drain()
         writer.close()
 

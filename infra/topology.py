@@ -212,7 +212,7 @@ async def _ensure_durable(broker: Broker, stream: str, wanted: dict[str, Any]) -
 def _compare(what: str, now: dict[str, Any], wanted: dict[str, Any]) -> list[Drift]:
     drift: list[Drift] = []
     for field, value in wanted.items():
-        is_now = now.get(field, _ABSENT.get(type(value)))
+        is_now = now.get(field, _ABSENT.get(type(value)))  # pyright: ignore[reportUnknownArgumentType]
         if is_now == value:
             continue
         if field not in _MENDABLE:
@@ -227,7 +227,7 @@ def _compare(what: str, now: dict[str, Any], wanted: dict[str, Any]) -> list[Dri
 
 
 # How the broker writes a setting at its zero value: not at all.
-_ABSENT: dict[type, Any] = {bool: False, int: 0, str: ""}
+_ABSENT: dict[object, Any] = {bool: False, int: 0, str: ""}
 
 
 async def _must(broker: Broker, call: str, request: dict[str, Any], name: str) -> None:
