@@ -17,10 +17,16 @@ _DEFAULTS: dict[str, EngineValue] = {
 }
 
 
+# The tiny model is stored in float32, which vLLM would lower on CPU; its answers are to be repeatable to the last bit.
+_TINY_DEFAULTS: dict[str, EngineValue] = {"dtype": "float32"}
+
+
 def environment_defaults(section: EngineSection) -> dict[str, str]:
     """Set before vLLM is imported, unless the user did."""
     defaults = {
-        "VLLM_LOGGING_LEVEL": "WARNING",
+        # At warning, vLLM tells CPU users ten lines about what their machine lacks.
+        "VLLM_LOGGING_LEVEL": "ERROR" if section.model == "tiny" else "WARNING",
+        "PYTHONWARNINGS": "ignore",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_DO_NOT_TRACK": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -49,7 +55,8 @@ def parse(model: str, arguments: dict[str, EngineValue], served_name: str = "") 
 
     parser: Any = make_arg_parser(Parser(prog="penstock", add_help=False))
     known: dict[str, argparse.Action] = parser._option_string_actions  # noqa: SLF001 - argparse has no other list
-    merged = {**_DEFAULTS, **{key.replace("-", "_"): value for key, value in arguments.items()}}
+    ours = {**_DEFAULTS, **(_TINY_DEFAULTS if served_name else {})}
+    merged = {**ours, **{key.replace("-", "_"): value for key, value in arguments.items()}}
     if served_name:
         merged.setdefault("served_model_name", [served_name])
     words = ["--model", model]

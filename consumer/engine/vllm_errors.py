@@ -13,6 +13,8 @@ from schemas.errors import EngineDied, JobFault, JobMalformed, JobRejected, Pens
 _TOO_LONG = re.compile(
     r"maximum context length|longer than the maximum model length|maximum model length", re.IGNORECASE
 )
+# "(parameter=…, value=…)": the value may be the prompt.
+_QUOTED_VALUE = re.compile(r"\s*\(parameter=.*\)\s*$", re.DOTALL)
 _NOT_FOUND = 404
 _SERVER_ERROR = 500
 
@@ -50,11 +52,11 @@ def translated(error: Exception) -> PenstockError:
 def of_response(response: Any) -> PenstockError:
     """vLLM's `ErrorResponse` as one of ours."""
     info = response.error
-    message, param, status = str(info.message), info.param, int(info.code)
+    message, param, status = _QUOTED_VALUE.sub("", str(info.message)), info.param, int(info.code)
     if status == _NOT_FOUND:
         return UnknownModel(message, param=param or "model")
     if _TOO_LONG.search(message):
-        return PromptTooLong(message, param=param or "messages")
+        return PromptTooLong(message, param="messages" if param in {None, "input_tokens"} else param)
     if status < _SERVER_ERROR:
         return JobRejected(message, param=param or _guessed_param(message))
     return JobFault(message)
