@@ -75,9 +75,9 @@ class ConsumerSection(Section, frozen=True, kw_only=True):
     door_wait_s: Seconds = 10.0
     # Upper bound of jobs running at once; the KV cache usually binds first.
     jobs_max: Positive = 1024
-    # Starts of one job before it runs alone, and altogether.
+    # Engine deaths under a job before it runs alone, and starts before it ends `dead`.
     attempts_shared: Positive = 2
-    attempts_max: Positive = 4
+    attempts_max: Positive = 8
     # A frame is sent at most this often while many jobs stream.
     frame_interval_s: Seconds = 0.0
     body_bytes_max: Positive = 1024 * 1024

@@ -13,6 +13,7 @@ PenstockError                 disposition   HTTP  what becomes of the job
 ├── DeadlinePassed            EXPIRE        408   a stored `expired` result (or an error at submit)
 ├── JobFault                  RETRY         503   nothing yet: another attempt, until they are spent
 │   ├── EngineBusy · EngineDied (the consumer drains) · BusUnavailable
+├── AttemptsSpent             BURY          500   a stored `dead` result
 ├── JobCancelled              CANCEL        499   a stored `cancelled` result
 ├── ConsumerDraining          RELEASE       -     handed back, not charged
 ├── ResultPending             -             -     a wait for a result ran out; the job goes on
@@ -35,6 +36,7 @@ class Disposition(Enum):
 
     REJECT = auto()
     EXPIRE = auto()
+    BURY = auto()
     CANCEL = auto()
     RETRY = auto()
     RELEASE = auto()
@@ -121,6 +123,13 @@ class EngineDied(JobFault):
 
 class BusUnavailable(JobFault):
     code = "broker_unavailable"
+
+
+class AttemptsSpent(PenstockError):
+    """The job was started as often as it may be, or killed the engine while it ran alone."""
+
+    disposition = Disposition.BURY
+    code = "attempts_spent"
 
 
 class JobCancelled(PenstockError):

@@ -94,13 +94,12 @@ _STATUS_OF = {
     Disposition.REJECT: Status.FAILED,
     Disposition.EXPIRE: Status.EXPIRED,
     Disposition.CANCEL: Status.CANCELLED,
-    Disposition.RETRY: Status.DEAD,
-    Disposition.RELEASE: Status.DEAD,
+    Disposition.BURY: Status.DEAD,
 }
 
 
 def status_of(error: PenstockError) -> Status:
-    """How a job ends whose last attempt raised `error`."""
+    """How a job ends that `error` ends; RETRY and RELEASE end no job."""
     return _STATUS_OF[error.disposition]
 
 

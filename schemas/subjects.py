@@ -143,8 +143,8 @@ def kept_reply(pool: str, tenant: str, job_id: str) -> str:
     return f"{ROOT}.reply.kept.{_address(pool, tenant, job_id)}"
 
 
-def attempts(pool: str, job_id: str) -> str:
-    return f"{ROOT}.attempts.{checked_name(pool, 'pool')}.{checked_job_id(job_id)}"
+def attempts(pool: str, tenant: str, job_id: str) -> str:
+    return f"{ROOT}.attempts.{_address(pool, tenant, job_id)}"
 
 
 def control_cancel(pool: str) -> str:

@@ -1,0 +1,59 @@
+"""One hand-out of a job by JetStream: what it says of itself, and the ways to answer it."""
+
+from __future__ import annotations
+
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from schemas import subjects
+from schemas.errors import BusUnavailable
+
+_ACK_TIMEOUT_S = 5.0
+
+
+class Delivery:
+    """A message of a READY stream. Every answer is safe to give twice; the broker takes the first."""
+
+    __slots__ = ("_msg", "count", "header_job_id", "seq", "stored_unix_ms", "subject")
+
+    def __init__(self, msg: Msg) -> None:
+        self._msg = msg
+        self.subject = subjects.parse_ready(msg.subject)
+        # $JS.ACK.<stream>.<durable>.<deliveries>.<seq>.<durable seq>.<ns>.<pending>, or with <domain>.<account> before
+        # the stream and one more token at the end.
+        tokens = msg.reply.split(".")
+        first = 2 if len(tokens) == 9 else 4
+        self.count = int(tokens[first + 2])
+        self.seq = int(tokens[first + 3])
+        self.stored_unix_ms = int(tokens[first + 5]) // 1_000_000
+        self.header_job_id = (msg.headers or {}).get(subjects.HEADER_JOB, "")
+
+    @property
+    def payload(self) -> bytes:
+        return self._msg.data
+
+    async def ack(self) -> None:
+        """
+        Raises:
+            BusUnavailable: no confirmation in time. The job may come again; its stored result is found then.
+        """
+        try:
+            await self._msg.ack_sync(timeout=_ACK_TIMEOUT_S)
+        except NatsError as error:
+            raise BusUnavailable(f"no confirmation of an ack within {_ACK_TIMEOUT_S:g}s") from error
+
+    async def give_back(self, delay_s: float = 0.0) -> None:
+        """For any consumer to take, at once or after `delay_s`."""
+        # Built by hand: `nak()` refuses a second answer, and after a lost connection there may well be one.
+        answer = b"-NAK" if delay_s <= 0 else b'-NAK {"delay": %d}' % int(delay_s * 1e9)
+        await self._publish(answer)
+
+    async def heartbeat(self) -> None:
+        """Still at work: starts `ack_wait` again."""
+        await self._publish(b"+WPI")
+
+    async def _publish(self, answer: bytes) -> None:
+        try:
+            await self._msg._client.publish(self._msg.reply, answer)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        except NatsError as error:
+            raise BusUnavailable("the broker is away and its buffer is full") from error

@@ -1,0 +1,45 @@
+"""Says that this consumer lives: a key that expires unless renewed, and its figures as telemetry."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from nats.errors import Error as NatsError
+
+from infra.broker import Broker
+from schemas import subjects
+
+log = logging.getLogger(__name__)
+
+# A third of the bucket's time to live.
+_EVERY_S = 5.0
+
+
+class Presence:
+    """`run` renews until cancelled; `leave` takes the key away at once."""
+
+    def __init__(self, broker: Broker, *, pool: str, name: str, describe: Callable[[], dict[str, Any]]) -> None:
+        self._broker = broker
+        self._key = f"$KV.{subjects.CONSUMERS_BUCKET}.{subjects.presence_key(pool, name)}"
+        self._telemetry = subjects.telemetry(pool, name)
+        self._describe = describe
+
+    async def run(self) -> None:
+        while True:
+            figures = msgspec.json.encode(self._describe())
+            await self._publish(self._key, figures)
+            await self._publish(self._telemetry, figures)
+            await asyncio.sleep(_EVERY_S)
+
+    async def leave(self) -> None:
+        await self._publish(self._key, b"", {"KV-Operation": "DEL"})
+
+    async def _publish(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> None:
+        try:
+            await self._broker.nc.publish(subject, payload, headers=headers)
+        except NatsError as error:
+            log.debug("presence.unsent", extra={"error": repr(error)})

@@ -1,0 +1,55 @@
+"""Stores each job's one result, create-only, and looks up what is stored already."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+
+from infra.broker import AlreadyStored, Broker
+from schemas import subjects
+from schemas.errors import BodyTooLarge
+from schemas.result import Result, Status, decode_result, detail_of, encode_result, error_body
+
+log = logging.getLogger(__name__)
+
+
+class ResultStore:
+    """RESULTS holds one message per job; whoever stores first is right."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    async def put(self, result: Result) -> Result:
+        """Stores `result` unless the job has one; returns the one that stands.
+
+        Raises:
+            BusUnavailable: the broker did not confirm; the job must not be acked.
+        """
+        subject = subjects.result(result.pool, result.tenant, result.id)
+        headers = {subjects.HEADER_JOB: result.id, subjects.HEADER_STATUS: result.status.value}
+        try:
+            await self._broker.store(subject, encode_result(result), headers=headers, expect_new=True)
+        except AlreadyStored:
+            return await self.get(result.pool, result.tenant, result.id) or result
+        except BodyTooLarge as error:
+            if result.body == b"null":
+                raise
+            log.warning("result.too_large", extra={"job_id": result.id})
+            return await self.put(_too_large(result, error))
+        return result
+
+    async def get(self, pool: str, tenant: str, job_id: str) -> Result | None:
+        """
+        Raises:
+            BusUnavailable: the broker did not answer.
+        """
+        stored = await self._broker.last_on(subjects.RESULTS_STREAM, subjects.result(pool, tenant, job_id))
+        return decode_result(stored.data) if stored else None
+
+
+def _too_large(result: Result, error: BodyTooLarge) -> Result:
+    detail = detail_of(BodyTooLarge(f"the answer is larger than the broker takes: {error.message}", param="max_tokens"))
+    return msgspec.structs.replace(
+        result, status=Status.FAILED, status_code=error.status_code, body=error_body(detail), error=detail
+    )

@@ -1,0 +1,265 @@
+"""A consumer's life: pull what fits, run it, answer it; then drain.
+
+Owns every task. Stopping: stop pulling → finish what runs within the grace → hand the rest back uncharged → flush.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from consumer.attempt_log import AttemptLog
+from consumer.budget import KvBudget
+from consumer.control import Control
+from consumer.delivery import Delivery
+from consumer.door import Door
+from consumer.engine.port import Engine
+from consumer.frame_outbox import FrameOutbox
+from consumer.lengths import OutputLengths
+from consumer.presence import Presence
+from consumer.puller import Puller
+from consumer.result_of import unreadable
+from consumer.result_store import ResultStore
+from consumer.run_job import JobRunner
+from consumer.running import Held, HeldJobs
+from infra import telemetry
+from infra.broker import Broker
+from infra.life import Stop
+from schemas import subjects
+from schemas.config import ConsumerSection
+from schemas.errors import ConsumerDraining, EngineDied, JobCancelled, JobMalformed, JobRejected, PenstockError
+from schemas.job import Endpoint, Job, decode_job
+
+log = logging.getLogger(__name__)
+
+# How often a waiting door is looked at again although nothing finished: predictions shrink as tokens come.
+_DOOR_TICK_S = 0.05
+# After the grace: time to store verdicts and hand jobs back.
+_HAND_BACK_S = 5.0
+
+
+class ConsumerService:
+    """One engine's consumer. The engine is started; the broker is connected and provisioned."""
+
+    def __init__(
+        self,
+        cfg: ConsumerSection,
+        *,
+        name: str,
+        broker: Broker,
+        engine: Engine,
+        models: tuple[str, ...],
+        unix_ms: Callable[[], int],
+    ) -> None:
+        self._cfg = cfg
+        self._name = name
+        self._broker = broker
+        self._engine = engine
+        self._models = models
+        self._unix_ms = unix_ms
+        self._started_unix_ms = unix_ms()
+        self._not_ready = "starting"
+        self._held = HeldJobs()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._lengths = OutputLengths()
+        self._budget = KvBudget(engine.capacity(), self._lengths)
+        self._door = Door(self._budget, engine.capacity, wait_s=cfg.door_wait_s)
+        self._frames = FrameOutbox(broker, cfg.pool, interval_s=cfg.frame_interval_s)
+        self._results = ResultStore(broker)
+        self._puller = Puller(broker, cfg.pool, room=self._room, on_delivery=self._on_delivery)
+        self._control = Control(
+            broker,
+            pool=cfg.pool,
+            name=name,
+            models=lambda: models,
+            held=self._held,
+            capacity=engine.capacity,
+        )
+        self._presence = Presence(broker, pool=cfg.pool, name=name, describe=self._described)
+        self._runner = JobRunner(
+            cfg,
+            name=name,
+            engine=engine,
+            door=self._door,
+            budget=self._budget,
+            frames=self._frames,
+            results=self._results,
+            attempts=AttemptLog(broker, cfg.pool),
+            unix_ms=unix_ms,
+        )
+
+    def why_not_ready(self) -> str:
+        """Empty when this consumer pulls and its broker is there."""
+        return self._not_ready or ("" if self._broker.nc.is_connected else "the broker is away")
+
+    def reconnected(self) -> None:
+        """The connection came back: standing requests and unheard cancels are gone."""
+        self._control.missed_some()
+        self._puller.reconnected()
+
+    async def serve(self, stop: Stop) -> None:
+        """Until `stop` is requested, then drains.
+
+        Raises:
+            EngineDied: the engine ended by itself; its jobs have been handed back.
+        """
+        await self._control.start()
+        puller = asyncio.create_task(self._puller.run(), name="puller")
+        side = [
+            asyncio.create_task(self._frames.run(), name="frames"),
+            asyncio.create_task(self._heartbeats(), name="heartbeats"),
+            asyncio.create_task(self._look_at_door(), name="door"),
+            asyncio.create_task(self._presence.run(), name="presence"),
+        ]
+        engine_death = asyncio.create_task(self._engine.wait_dead(), name="engine")
+        asked = asyncio.create_task(stop.requested.wait(), name="stop")
+        self._not_ready = ""
+        log.info("consumer.ready", extra={"pool": self._cfg.pool, "consumer": self._name, "models": self._models})
+        try:
+            ended, _ = await asyncio.wait({puller, engine_death, asked, *side}, return_when=asyncio.FIRST_COMPLETED)
+            self._not_ready = "draining"
+            puller.cancel()
+            await self._drain(stop, engine_death)
+            for task in ended - {asked, engine_death}:
+                # A side task never ends by itself: whatever it raised is the story.
+                task.result()
+            if engine_death.done():
+                raise EngineDied(engine_death.result())
+        finally:
+            await self._presence.leave()
+            for task in (puller, engine_death, asked, *side):
+                task.cancel()
+            await asyncio.gather(puller, engine_death, asked, *side, return_exceptions=True)
+
+    async def _drain(self, stop: Stop, engine_death: asyncio.Task[str]) -> None:
+        log.info("consumer.draining", extra={"jobs": len(self._held), "grace_s": self._cfg.grace_s})
+        await self._puller.stop()
+        for held in self._held:
+            if not held.is_admitted:
+                held.stop(ConsumerDraining("the consumer is draining"))
+        no_more_patience = asyncio.create_task(stop.skip_grace.wait())
+        try:
+            async with asyncio.timeout(self._cfg.grace_s):
+                while self._tasks and not no_more_patience.done() and not engine_death.done():
+                    await asyncio.wait(
+                        {*self._tasks, no_more_patience, engine_death}, return_when=asyncio.FIRST_COMPLETED
+                    )
+        except TimeoutError:
+            pass
+        finally:
+            no_more_patience.cancel()
+        if not engine_death.done():
+            for held in self._held:
+                held.stop(ConsumerDraining("the consumer is draining"))
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_HAND_BACK_S)
+        await self._frames.send_pending()
+        await self._broker.flush()
+        log.info("consumer.drained", extra={"abandoned": len(self._held)})
+
+    def _room(self) -> int:
+        """How many jobs to ask for: what the cache would hold, plus a few at the door, minus who waits already."""
+        waiting = sum(not held.is_admitted for held in self._held)
+        fits = self._budget.room_for(self._engine.capacity())
+        return max(0, min(self._cfg.jobs_max - len(self._held), fits + self._cfg.door_max - waiting))
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        if delivery.count > 1:
+            telemetry.REDELIVERIES.labels(pool=self._cfg.pool).inc()
+        if self._not_ready:
+            self._spawn(delivery.give_back())
+            return
+        try:
+            job = self._read(delivery)
+        except JobRejected as error:
+            self._spawn(self._refuse(delivery, error))
+            return
+        held = self._held.add(job, delivery)
+        if held is None:
+            return
+        look_up = delivery.count > 1 or self._control.may_have_missed(delivery.stored_unix_ms)
+        if self._control.was_cancelled(held.tenant, job.id):
+            held.stop(JobCancelled("cancelled while queued"))
+        held.task = self._spawn(self._run(held, look_up=look_up))
+
+    def _read(self, delivery: Delivery) -> Job:
+        limit = self._cfg.body_bytes_max
+        if len(delivery.payload) > limit:
+            raise JobMalformed(
+                f"job is {len(delivery.payload)} bytes, this consumer takes {limit}",
+                param="body",
+                code="body_too_large",
+            )
+        return decode_job(delivery.payload)
+
+    async def _run(self, held: Held, *, look_up: bool) -> None:
+        try:
+            await self._runner.run(held, look_up=look_up)
+        finally:
+            self._held.remove(held)
+            self._puller.wake()
+
+    async def _refuse(self, delivery: Delivery, error: JobRejected) -> None:
+        """A message that is no job still gets its stored result, under the best id there is."""
+        try:
+            job_id = subjects.checked_job_id(delivery.header_job_id)
+        except JobMalformed:
+            job_id = f"seq-{delivery.seq}"
+        result = unreadable(
+            job_id,
+            error,
+            pool=self._cfg.pool,
+            tenant=delivery.subject.tenant,
+            consumer=self._name,
+            now_unix_ms=self._unix_ms(),
+        )
+        log.info("job.unreadable", extra={"job_id": job_id, "param": error.param, "code": error.code})
+        telemetry.JOBS.labels(pool=self._cfg.pool, lane=delivery.subject.lane.value, verdict="failed").inc()
+        with contextlib.suppress(PenstockError):
+            await self._results.put(result)
+            await delivery.ack()
+
+    def _spawn(self, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _heartbeats(self) -> None:
+        while True:
+            await asyncio.sleep(self._cfg.heartbeat_s)
+            for held in self._held:
+                for delivery in held.deliveries:
+                    with contextlib.suppress(PenstockError):
+                        await delivery.heartbeat()
+
+    async def _look_at_door(self) -> None:
+        while True:
+            await asyncio.sleep(_DOOR_TICK_S)
+            self._door.let_in()
+            self._gauges()
+            with contextlib.suppress(PenstockError):
+                await self._control.note_listening()
+
+    def _gauges(self) -> None:
+        capacity, pool = self._engine.capacity(), self._cfg.pool
+        telemetry.KV_BLOCKS.labels(pool=pool, state="total").set(capacity.blocks_total)
+        telemetry.KV_BLOCKS.labels(pool=pool, state="free").set(capacity.blocks_free)
+        telemetry.JOBS_RUNNING.labels(pool=pool).set(self._budget.jobs)
+        telemetry.JOBS_AT_DOOR.labels(pool=pool).set(self._door.waiting)
+
+    def _described(self) -> dict[str, Any]:
+        return {
+            "consumer": self._name,
+            "pool": self._cfg.pool,
+            "models": list(self._models),
+            "endpoints": [endpoint.value for endpoint in Endpoint],
+            "started_unix_ms": self._started_unix_ms,
+            "jobs": len(self._held),
+            "capacity": msgspec.to_builtins(self._engine.capacity()),
+        }

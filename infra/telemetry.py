@@ -1,0 +1,25 @@
+"""Every metric penstock exports, listed once. vLLM's own (`vllm:…`) are read beside them, never renamed.
+
+Labels stay few: pool, lane, verdict, state, kind. Never a job, a tenant or a consumer.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 28800, 86400)
+
+JOBS = Counter("penstock_jobs_total", "Jobs that ended, by how.", ["pool", "lane", "verdict"])
+JOB_SECONDS = Histogram("penstock_job_seconds", "Start to stored result.", ["pool", "lane"], buckets=_SECONDS)
+QUEUE_SECONDS = Histogram("penstock_queue_seconds", "Submit to start.", ["pool", "lane"], buckets=_SECONDS)
+ENGINE_TTFT_SECONDS = Histogram(
+    "penstock_engine_ttft_seconds", "Start to first token.", ["pool", "lane"], buckets=_SECONDS
+)
+TOKENS = Counter("penstock_tokens_total", "Tokens of ended jobs.", ["pool", "kind"])
+KV_BLOCKS = Gauge("penstock_kv_blocks", "KV-cache blocks: total and free.", ["pool", "state"])
+JOBS_RUNNING = Gauge("penstock_jobs_running", "Jobs the engine holds.", ["pool"])
+JOBS_AT_DOOR = Gauge("penstock_jobs_at_door", "Jobs pulled and waiting for KV cache.", ["pool"])
+REDELIVERIES = Counter("penstock_redeliveries_total", "Jobs that came again.", ["pool"])
+RELEASED = Counter("penstock_released_total", "Jobs handed back uncharged.", ["pool"])
+FRAMES = Counter("penstock_frames_total", "Token frames sent.", ["pool"])
+BROKER_RECONNECTS = Counter("penstock_broker_reconnects_total", "Connections made again.")
