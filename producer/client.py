@@ -6,9 +6,9 @@ Acknowledged means on disk at the broker. A wait survives the death of the consu
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Self, Unpack
 
 import msgspec
 
@@ -218,7 +218,7 @@ class Client:
         return job if isinstance(job, Handle) else self.handle(job)
 
 
-def request_of(body: Body | Request, options: Options | Mapping[str, Any]) -> Request:
+def request_of(body: Body | Request, options: Options) -> Request:
     """
     Raises:
         JobMalformed: an option has no such name.

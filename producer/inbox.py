@@ -24,10 +24,6 @@ from schemas.result import decode_result
 
 _log = logging.getLogger("penstock.producer")
 
-# A burst of frames while the loop is busy must not be dropped by the library's own limit.
-PENDING_MESSAGES_MAX = 1024 * 1024
-PENDING_BYTES_MAX = 256 * 1024 * 1024
-
 
 class Inbox:
     """Feeds are held weakly: a job whose handle nobody holds costs nothing, however many were submitted."""
@@ -98,14 +94,18 @@ class Inbox:
         if subject in self._subscriptions:
             return
         held = self._held[subject] = []
+        # What was kept and came live as well is the same bytes: every frame holds its events' numbers.
+        seen: set[bytes] = set()
         try:
             await self.hear_kept(address)
             async for message in stored.messages(self._broker, subjects.REPLIES_STREAM, subject):
+                seen.add(message.data)
                 self.take_frame(message.data)
         finally:
             del self._held[subject]
             for payload in held:
-                self.take_frame(payload)
+                if payload not in seen:
+                    self.take_frame(payload)
 
     async def drop_retired(self) -> None:
         """Ends what was heard for single jobs that have ended."""
@@ -122,12 +122,7 @@ class Inbox:
         assert self._broker is not None
         async with self._listening:
             if subject not in self._subscriptions:
-                self._subscriptions[subject] = await self._broker.nc.subscribe(
-                    subject,
-                    cb=callback,
-                    pending_msgs_limit=PENDING_MESSAGES_MAX,
-                    pending_bytes_limit=PENDING_BYTES_MAX,
-                )
+                self._subscriptions[subject] = await self._broker.subscribe(subject, callback)
 
     async def _on_frame(self, message: Msg) -> None:
         held = self._held.get(message.subject) if self._held else None

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
-from typing import Literal, Protocol
+from collections.abc import Coroutine, Sequence
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -114,8 +114,8 @@ class Outbox:
             self._is_batch_in_flight = True
             self._own(self._store_batch(self._taken(commit.count)))
 
-    def _own(self, work: asyncio._CoroutineLike[None]) -> None:  # pyright: ignore[reportPrivateUsage]
-        task = asyncio.ensure_future(work)
+    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

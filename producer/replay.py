@@ -37,12 +37,13 @@ class _Choice:
 class Replay:
     """The state of one job's stream."""
 
-    __slots__ = ("_choices", "_chunks", "_has_gap", "_is_repeating", "_job", "_seq", "attempt")
+    __slots__ = ("_choices", "_chunks", "_has_gap", "_is_repeating", "_job", "_seq", "_starts", "attempt")
 
     def __init__(self, job: str) -> None:
         self.attempt = 0
         self._job = job
         self._seq = 0
+        self._starts = 0
         self._has_gap = False
         self._is_repeating = False
         self._choices: dict[int, _Choice] = {}
@@ -64,19 +65,16 @@ class Replay:
     def finish(self, result: Result) -> list[Event]:
         """The last events: whatever text the reader still lacks, then the result."""
         events: list[Event] = []
-        if result.is_completed and not self._chunks and (self._has_gap or self.attempt != 1 or not self._choices):
+        if result.is_completed and not self._chunks and (self._has_gap or self._starts != 1 or not self._choices):
             events = self._completed_from(result)
         return [*events, Finished(job=result.id, seq=self._seq, result=result)]
 
     def _started(self, event: Started) -> list[Event]:
-        if event.attempt <= self.attempt:
-            return []
-        is_first = self.attempt == 0
+        # Not by the attempt's number alone: a job that was handed back uncharged starts again under the same one.
+        self._starts += 1
         self.attempt = event.attempt
         self._seq = event.seq + 1
         self._has_gap = False
-        if is_first and not self._choices and not self._chunks:
-            return [event]
         if self._chunks:
             # A chunk may hold logprobs or half a tool call: nothing to compare, so the reader must start again.
             return [self._forget(), event]

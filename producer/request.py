@@ -12,7 +12,7 @@ from producer import ids
 from schemas import subjects
 from schemas.config import ClientSection
 from schemas.errors import BodyTooLarge, DeadlinePassed, JobMalformed
-from schemas.job import Endpoint, Job, checked_job
+from schemas.job import Endpoint, Job, checked_job, encode_job
 from schemas.subjects import Lane
 
 Body = Mapping[str, Any] | bytes | str | msgspec.Raw
@@ -62,6 +62,7 @@ class Prepared(msgspec.Struct, frozen=True):
     """A job and where it goes."""
 
     job: Job
+    payload: bytes
     pool: str
     lane: Lane
     tenant: str
@@ -87,10 +88,6 @@ def prepared(
     lane = lane_of(request.lane)
     job_id, has_own_id = _id_of(request, tenant, now_unix_ms, random)
     body = body_of(request.body)
-    if len(body) > client.body_bytes_max:
-        raise BodyTooLarge(
-            f"body is {len(body)} bytes, the limit is {client.body_bytes_max} (client.body_bytes_max)", param="body"
-        )
     job = Job(
         id=job_id,
         body=msgspec.Raw(body),
@@ -101,8 +98,17 @@ def prepared(
         priority=_integer(request.priority, "priority"),
         custom_id=_text(request.custom_id, "custom_id"),
     )
+    payload = encode_job(checked_job(job))
+    if len(payload) > client.body_bytes_max:
+        # Consumers measure the whole job, so its envelope counts.
+        raise BodyTooLarge(
+            f"body is {len(body)} bytes and the whole job {len(payload)}, the limit is {client.body_bytes_max} "
+            f"(client.body_bytes_max)",
+            param="body",
+        )
     return Prepared(
-        job=checked_job(job),
+        job=job,
+        payload=payload,
         pool=pool,
         lane=lane,
         tenant=tenant,
@@ -120,7 +126,7 @@ def body_of(body: object) -> bytes:
     try:
         if isinstance(body, str):
             return body.encode()
-        if isinstance(body, (bytes, bytearray, memoryview, msgspec.Raw)):
+        if isinstance(body, (bytes, bytearray, msgspec.Raw)):
             raw = bytes(body)
             raw.decode("utf-8")
             return raw

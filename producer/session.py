@@ -20,7 +20,6 @@ from producer.watch import Watch
 from schemas import subjects
 from schemas.config import ClientSection, Config
 from schemas.errors import BusUnavailable, DuplicateJob, JobMalformed, PenstockError, ResultPending, UnknownPool
-from schemas.job import encode_job
 from schemas.result import Result
 
 
@@ -262,7 +261,7 @@ def checked_address(pool: str, tenant: str, job: object) -> Address:
 
 def _outgoing(one: Prepared) -> Outgoing:
     headers = {subjects.HEADER_JOB: one.job.id, subjects.HEADER_VERSION: subjects.WIRE_VERSION}
-    return Outgoing(subject=one.subject, payload=encode_job(one.job), msg_id=one.job.id, headers=headers)
+    return Outgoing(subject=one.subject, payload=one.payload, msg_id=one.job.id, headers=headers)
 
 
 def _duplicate(one: Prepared, what_of_it: str) -> DuplicateJob:

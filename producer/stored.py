@@ -7,8 +7,8 @@ The only module of the producer that speaks direct-get: one request for up to 50
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import nats.errors
@@ -127,7 +127,7 @@ async def _direct_get(broker: Broker, stream: str, query: Mapping[str, Any]) -> 
         if _status_of(message):
             over.set()
             return
-        headers = cast("dict[str, str]", message.headers or {})
+        headers = message.headers or {}
         found.append(
             Found(
                 headers.get("Nats-Subject", ""),
@@ -144,11 +144,16 @@ async def _direct_get(broker: Broker, stream: str, query: Mapping[str, Any]) -> 
 
 
 async def _request(
-    broker: Broker, subject: str, payload: bytes, on_message: Any, over: asyncio.Event, within_s: float
+    broker: Broker,
+    subject: str,
+    payload: bytes,
+    on_message: Callable[[Msg], Awaitable[None]],
+    over: asyncio.Event,
+    within_s: float,
 ) -> None:
     try:
         inbox = broker.nc.new_inbox()
-        subscription = await broker.nc.subscribe(inbox, cb=on_message)
+        subscription = await broker.subscribe(inbox, on_message)
         try:
             await broker.nc.publish(subject, payload, reply=inbox)
             async with asyncio.timeout(within_s):
@@ -163,5 +168,5 @@ async def _request(
 
 
 def _status_of(message: Msg) -> str:
-    headers = cast("dict[str, str] | None", message.headers)
+    headers = message.headers
     return headers.get("Status", "") if headers else ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from infra import life, settings
 from producer.cli.exits import Exit
@@ -53,10 +55,10 @@ def _spec(invocation: Invocation, config: Config) -> Spec:
     )
 
 
-async def _unless_stopped(stop: life.Stop, work: asyncio._CoroutineLike[None]) -> bool:  # pyright: ignore[reportPrivateUsage]
+async def _unless_stopped(stop: life.Stop, work: Coroutine[Any, Any, None]) -> bool:
     """Whether `work` came to its end before somebody wanted to stop."""
-    working = asyncio.ensure_future(work)
-    requested = asyncio.ensure_future(stop.requested.wait())
+    working = asyncio.create_task(work)
+    requested = asyncio.create_task(stop.requested.wait())
     try:
         await asyncio.wait((working, requested), return_when=asyncio.FIRST_COMPLETED)
         if working.done():

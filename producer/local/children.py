@@ -13,8 +13,6 @@ from typing import Any, cast
 
 import msgspec
 
-from infra.life import die_with_parent
-
 # A consumer's own message before it gave up is among its last lines.
 LAST_LINES = 40
 LINE_BYTES_MAX = 1024 * 1024
@@ -96,6 +94,7 @@ class Child:
             "-P",
             "-m",
             "consumer",
+            "--with-parent",
             *self._arguments,
             env=dict(self._environment),
             stdin=asyncio.subprocess.DEVNULL,
@@ -103,7 +102,6 @@ class Child:
             stderr=asyncio.subprocess.STDOUT,
             limit=LINE_BYTES_MAX,
             start_new_session=True,
-            preexec_fn=die_with_parent,
         )
         try:
             await self._read_lines(self._process)

@@ -10,7 +10,7 @@ from typing import Self
 import msgspec
 
 from infra.embedded import EmbeddedServer
-from producer.local.children import WELL_AFTER_S, Child, LogLine, death_of
+from producer.local.children import FIRST_RESTART_S, WELL_AFTER_S, Child, LogLine, death_of
 from schemas.config import Config
 from schemas.errors import EngineFailed
 
@@ -45,6 +45,7 @@ class Fleet:
         self._spec = spec
         self._watcher = watcher or Watcher()
         self._broker: EmbeddedServer | None = None
+        self._broker_life: asyncio.Task[None] | None = None
         self._children: list[Child] = []
         self._lives: list[asyncio.Task[None]] = []
         self._is_stopping = False
@@ -59,6 +60,7 @@ class Fleet:
                     self._spec.broker_dir, payload_bytes_max=self._spec.config.broker.payload_bytes_max
                 )
                 self.url = await self._broker.start()
+                self._broker_life = asyncio.create_task(self._keep_broker(self._broker), name="broker")
             self._start_consumers()
         except BaseException:
             await self.stop()
@@ -108,8 +110,19 @@ class Fleet:
         self._is_stopping = True
         if self._lives:
             await self._stop_consumers()
+        if self._broker_life is not None:
+            self._broker_life.cancel()
+            await asyncio.gather(self._broker_life, return_exceptions=True)
         if self._broker is not None:
             await self._broker.stop()
+
+    async def _keep_broker(self, broker: EmbeddedServer) -> None:
+        """Starts it again on its old port when it dies: everybody connected comes back by himself."""
+        while True:
+            exit_code = await broker.wait_ended()
+            self._watcher.on_death("broker", f"exit code {exit_code}", FIRST_RESTART_S)
+            await asyncio.sleep(FIRST_RESTART_S)
+            await broker.start()
 
     async def _stop_consumers(self) -> None:
         running = [life for life in self._lives if not life.done()]
@@ -174,5 +187,5 @@ def last_words(lines: list[str]) -> str:
     """What a consumer said before it gave up: its last line that is no log record of an ordinary event."""
     for line in reversed(lines):
         if line.strip() and not line.startswith("{"):
-            return line.strip().removeprefix("error: ").removeprefix("penstock: ")
+            return line.strip().removeprefix("penstock consumer: ")
     return lines[-1] if lines else ""
