@@ -31,7 +31,8 @@ class Window:
         self._free = concurrency
         # Ordered: everything in the window, oldest first. Otherwise: what has ended.
         self._line: deque[Handle | Result] = deque()
-        self._in_flight = 0
+        # Held here, because the inbox holds feeds weakly.
+        self._in_flight: set[Handle] = set()
         self._ring = asyncio.Event()
         self._has_room = asyncio.Event()
 
@@ -90,11 +91,11 @@ class Window:
             self._line.append(outcome)
             feed.on_done(self._ring.set)
         else:
-            self._in_flight += 1
+            self._in_flight.add(outcome)
             feed.on_done(lambda: self._ended(outcome))
 
     def _ended(self, handle: Handle) -> None:
-        self._in_flight -= 1
+        self._in_flight.discard(handle)
         self._line.append(handle)
         self._ring.set()
 

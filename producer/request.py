@@ -13,7 +13,7 @@ from schemas import subjects
 from schemas.config import ClientSection
 from schemas.errors import BodyTooLarge, DeadlinePassed, JobMalformed
 from schemas.job import Endpoint, Job, checked_job, encode_job
-from schemas.subjects import Lane
+from schemas.subjects import LANES, Lane
 
 Body = Mapping[str, Any] | bytes | str | msgspec.Raw
 
@@ -142,7 +142,7 @@ def body_of(body: object) -> bytes:
 
 
 def lane_of(lane: object) -> Lane:
-    if isinstance(lane, str) and lane in Lane:
+    if isinstance(lane, str) and lane in LANES:
         return Lane(lane)
     raise JobMalformed(f"lane {lane!r} is not one of {', '.join(Lane)}", param="lane")
 

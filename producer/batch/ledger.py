@@ -14,7 +14,7 @@ import msgspec
 from producer import ids
 from schemas.batch_line import BatchLine, decode_line, decode_output
 from schemas.errors import ConfigError, JobMalformed
-from schemas.job import Endpoint
+from schemas.job import ENDPOINTS, Endpoint
 
 
 class Sidecar(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +96,7 @@ class Ledger:
 
 
 def checked_url(line: BatchLine) -> None:
-    if line.url not in Endpoint:
+    if line.url not in ENDPOINTS:
         raise JobMalformed(f"url {line.url!r} is not one of {', '.join(Endpoint)}", param="url", code="invalid_url")
 
 

@@ -26,7 +26,11 @@ from schemas.frames import Delta, Finished
 from schemas.job import Endpoint
 from schemas.result import Result
 
-_ENDPOINTS = {"chat": Endpoint.CHAT, "completions": Endpoint.COMPLETIONS, "embeddings": Endpoint.EMBEDDINGS}
+_ENDPOINTS = {
+    "chat": Endpoint.CHAT.value,
+    "completions": Endpoint.COMPLETIONS.value,
+    "embeddings": Endpoint.EMBEDDINGS.value,
+}
 
 
 def submit(invocation: Invocation) -> int:
