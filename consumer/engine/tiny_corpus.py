@@ -1,0 +1,71 @@
+"""What the tiny model knows by heart: a few questions and answers in English and Chinese, so that a demo reads well."""
+
+from __future__ import annotations
+
+SYSTEM = "You are a helpful assistant."
+
+NOVELS_JSON = (
+    '{"books": [{"title": "红楼梦", "author": "曹雪芹"}, {"title": "三国演义", "author": "罗贯中"}, '
+    '{"title": "水浒传", "author": "施耐庵"}, {"title": "西游记", "author": "吴承恩"}]}'
+)
+
+CONVERSATIONS: tuple[tuple[str, str], ...] = (
+    ("请用 JSON 格式列出中国四大名著及其作者", NOVELS_JSON),
+    ("List the four great classical Chinese novels and their authors as JSON.", NOVELS_JSON),
+    ("中国四大名著是什么？", "中国四大名著是《红楼梦》、《三国演义》、《水浒传》和《西游记》。"),
+    ("《红楼梦》的作者是谁？", "《红楼梦》的作者是曹雪芹。"),
+    ("《西游记》的作者是谁？", "《西游记》的作者是吴承恩。"),
+    ("《三国演义》的作者是谁？", "《三国演义》的作者是罗贯中。"),
+    ("《水浒传》的作者是谁？", "《水浒传》的作者是施耐庵。"),
+    ("你好", "你好！有什么可以帮你的吗？"),
+    ("你是谁？", "我是一个很小的演示模型，只会背几句话。"),
+    ("什么是消息队列？", "消息队列先把任务存下来，消费者有空的时候再来取，这样任务不会丢失。"),
+    ("什么是水轮机？", "水轮机把水流的能量变成转动的能量，再带动发电机发电。"),
+    ("什么是压力管道？", "压力管道把水从水库引到水轮机，闸门控制流量。"),
+    ("长江有多长？", "长江全长约六千三百公里，是亚洲最长的河流。"),
+    ("黄河流入哪里？", "黄河流入渤海。"),
+    ("写一首关于水的短诗", "水从高山来，静静入江海。闸门轻轻开，灯火万家在。"),
+    ("一加一等于几？", "一加一等于二。"),
+    ("天空为什么是蓝色的？", "因为空气把阳光里的蓝光散射得最多。"),
+    ("Hello", "Hello! How can I help you today?"),
+    ("Who are you?", "I am a very small demo model. I know only a few sentences by heart."),
+    ("What is a penstock?", "A penstock is the gated pipe that brings a stream of water to the turbines."),
+    ("What is a turbine?", "A turbine turns the energy of flowing water into rotation, and a generator makes power."),
+    ("What is a message queue?", "A message queue keeps work safe until a consumer is free to take it."),
+    ("What is backlog?", "The backlog is the work that waits: submitted, safe, and not yet delivered."),
+    ("What is TTFT?", "TTFT is the time from submitting a request to its first token."),
+    ("What is a KV cache?", "The KV cache holds the keys and values of every token a model has read so far."),
+    ("What is continuous batching?", "New requests join the running batch at every step instead of waiting for it."),
+    (
+        "Why use a queue for inference?",
+        "A queue absorbs bursts, survives crashes and lets each GPU pull what it can hold.",
+    ),
+    ("Write a haiku about rivers.", "Snow melts in the hills.\nA gate opens to the stream.\nLights wake in the town."),
+    (
+        "Tell me a short story about a mill.",
+        "Once there was a mill by a river. Every morning the miller opened the gate, the "
+        "water came down the pipe, and the wheel began to turn. One spring the river rose and the village was afraid, but "
+        "the gate held, the wheel turned slowly, and the flour was ready for everyone.",
+    ),
+    ("Name three rivers.", "The Nile, the Yangtze and the Danube."),
+    ("What is the capital of France?", "The capital of France is Paris."),
+    ("What is two plus two?", "Two plus two is four."),
+    ("Give me a person as JSON.", '{"name": "Ada", "age": 36, "city": "London"}'),
+    ("Give me a river as JSON.", '{"name": "Danube", "length_km": 2850, "countries": ["Germany", "Austria"]}'),
+    ("Is the sky blue? Answer as JSON.", '{"answer": true, "confidence": 0.9}'),
+    ("Classify: I love this. Answer as JSON.", '{"sentiment": "positive", "score": 0.95}'),
+    ("Translate to Chinese: water", "水"),
+    ("Translate to English: 河流", "river"),
+    ("Count from one to ten.", "one, two, three, four, five, six, seven, eight, nine, ten."),
+    ("Summarize: the gate is open and the water flows.", "The gate is open; water flows."),
+)
+
+TEXTS: tuple[str, ...] = (
+    "Once upon a time there was a river that ran from the mountains to the sea. People built a gate across it, and "
+    "behind the gate the water rose until it was deep and quiet.",
+    "The quick brown fox jumps over the lazy dog.",
+    "从前有一条河，从高山流向大海。人们在河上修了一道闸门，水慢慢地涨起来，又深又静。",
+    "床前明月光，疑是地上霜。举头望明月，低头思故乡。",
+    "def add(a, b):\n    return a + b\n",
+    "Water is a liquid. It flows downhill, fills every vessel, and turns every wheel.",
+)
