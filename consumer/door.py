@@ -25,7 +25,7 @@ class Rank(msgspec.Struct, frozen=True, order=True):
     arrival: int
 
 
-class _Waiter(msgspec.Struct, order=True, eq=False):
+class _Waiter(msgspec.Struct, eq=False):
     rank: Rank
     job_id: str
     need: Need
@@ -56,7 +56,7 @@ class Door:
         """
         self._budget.check_possible(need)
         waiter = _Waiter(rank, job_id, need, alone, asyncio.get_running_loop().create_future())
-        insort(self._waiting, waiter)
+        insort(self._waiting, waiter, key=lambda one: one.rank)
         self.let_in()
         try:
             async with asyncio.timeout(None if alone else self._wait_s):

@@ -21,6 +21,10 @@ class Endpoint(StrEnum):
     EMBEDDINGS = "/v1/embeddings"
 
 
+# Python 3.11 cannot ask an enum whether it has a value.
+ENDPOINTS = frozenset(endpoint.value for endpoint in Endpoint)
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One request. Times are Unix milliseconds; a time of 0 means "not set".
 
@@ -83,7 +87,7 @@ def checked_job(job: Job) -> Job:
         JobMalformed, UnknownEndpoint: as `decode_job`.
     """
     subjects.checked_job_id(job.id)
-    if job.endpoint not in Endpoint:
+    if job.endpoint not in ENDPOINTS:
         raise UnknownEndpoint(f"endpoint {job.endpoint!r} is not one of {', '.join(Endpoint)}", param="endpoint")
     if job.reply_to:
         subjects.checked_reply(job.reply_to)

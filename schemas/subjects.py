@@ -41,6 +41,10 @@ class Lane(StrEnum):
     BULK = "bulk"
 
 
+# Python 3.11 cannot ask an enum whether it has a value.
+LANES = frozenset(lane.value for lane in Lane)
+
+
 class ReadySubject(NamedTuple):
     """The parts of `penstock.ready.<pool>.<lane>.<tenant>`."""
 
@@ -106,7 +110,7 @@ def parse_ready(subject: str) -> ReadySubject:
         JobMalformed: it is not such a subject.
     """
     parts = subject.split(".")
-    if len(parts) != 5 or parts[:2] != [ROOT, "ready"] or parts[3] not in Lane:
+    if len(parts) != 5 or parts[:2] != [ROOT, "ready"] or parts[3] not in LANES:
         raise JobMalformed(f"{subject!r} is not {ROOT}.ready.<pool>.<lane>.<tenant>", param="subject")
     return ReadySubject(checked_name(parts[2], "pool"), Lane(parts[3]), checked_name(parts[4], "tenant"))
 

@@ -1,0 +1,297 @@
+"""vLLM in this process: its AsyncLLM with its own OpenAI serving layer, behind our port.
+
+Everything OpenAI-shaped (chat templates, tools, reasoning, JSON schemas, logprobs, LoRA names) is vLLM's. Ours is only
+the seam: see `vllm_call`. These paths move between vLLM releases; they live in the `vllm_*` files here and nowhere
+else, the release is pinned, and the conformance suite guards them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from consumer.engine import tiny_model
+from consumer.engine.port import Admit, Answer, Capacity, Engine, EngineEvent, EngineRequest, RawChunk
+from schemas.config import EngineSection
+from schemas.errors import ConfigError, EngineFailed, JobMalformed, UnknownEndpoint
+from schemas.job import Endpoint
+
+log = logging.getLogger(__name__)
+
+_DEATH_CHECK_S = 0.5
+# Deltas of several tokens above this many running sequences: the front end's work per token is what limits a small
+# consumer then (measured: 36-45 µs a token and 256 streams), and a reader sees no difference at such speeds.
+_SMOOTH_BELOW = 16
+_INTERVAL_MAX = 8
+
+
+def make(section: EngineSection, data_dir: Path) -> Engine:
+    return VllmEngine(section, data_dir)
+
+
+def stream_interval(running: int) -> int:
+    """Tokens per delta while `running` sequences share the front end."""
+    return max(1, min(_INTERVAL_MAX, running // _SMOOTH_BELOW))
+
+
+class VllmEngine:
+    """See `consumer.engine.port` for the laws."""
+
+    def __init__(self, section: EngineSection, data_dir: Path) -> None:
+        self._section = section
+        self._data_dir = data_dir
+        self._engine: Any = None
+        self._state: Any = None
+        self._tap: Any = None
+        self._has_reasoning = False
+        self._stopping = False
+
+    async def start(self) -> tuple[str, ...]:
+        from consumer.engine.vllm_arguments import parse  # noqa: PLC0415
+
+        # In a thread: loading takes from seconds to many minutes, and probes and signals must be answered meanwhile.
+        model, name = await asyncio.to_thread(self._model)
+        arguments = await asyncio.to_thread(parse, model, self._section.arguments, name)
+        try:
+            await self._load(arguments)
+        except ConfigError:
+            raise
+        except Exception as error:
+            await self.stop()
+            raise EngineFailed(f"vLLM did not start: {_reason(error)}") from error
+        self._has_reasoning = bool(arguments.structured_outputs_config.reasoning_parser)
+        names: list[str] = arguments.served_model_name or [arguments.model]
+        return tuple(names)
+
+    async def generate(self, request: EngineRequest, admit: Admit) -> AsyncGenerator[EngineEvent, None]:
+        from consumer.engine.vllm_call import Call, Mode  # noqa: PLC0415
+        from consumer.engine.vllm_errors import engine_errors  # noqa: PLC0415
+
+        with engine_errors():
+            serve, body = self._handler(request)
+            mode = Mode.QUIET
+            if request.stream and request.endpoint != Endpoint.EMBEDDINGS:
+                mode = Mode.RECORDED if self._needs_chunks(body) else Mode.TAPPED
+            call = Call(
+                admit,
+                priority=request.priority,
+                mode=mode,
+                stream_interval=lambda: stream_interval(self._tap.running),
+            )
+            if mode is Mode.RECORDED:
+                async for event in self._recorded(serve, body, call):
+                    yield event
+                return
+            async for event in self._tapped(serve, body, call):
+                yield event
+
+    def capacity(self) -> Capacity:
+        capacity: Capacity = self._tap.capacity()
+        return capacity
+
+    async def wait_dead(self) -> str:
+        while True:
+            await asyncio.sleep(_DEATH_CHECK_S)
+            if self._engine is not None and self._engine.errored and not self._stopping:
+                return "vLLM's engine process is gone"
+
+    async def stop(self) -> None:
+        self._stopping = True
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            with contextlib.suppress(Exception):
+                await asyncio.to_thread(engine.shutdown, 5.0)
+
+    def _model(self) -> tuple[str, str]:
+        """What vLLM should load, and the name it answers to where the folder's would be unhandy."""
+        if self._section.model != tiny_model.NAME:
+            return self._section.model, ""
+        return str(tiny_model.ensure(self._data_dir / "models")), tiny_model.NAME
+
+    async def _load(self, arguments: Any) -> None:
+        def load() -> Any:
+            from vllm.engine.arg_utils import AsyncEngineArgs  # noqa: PLC0415
+            from vllm.v1.engine.async_llm import AsyncLLM  # noqa: PLC0415
+
+            try:
+                engine_arguments = AsyncEngineArgs.from_cli_args(arguments)
+                engine_arguments.enable_log_requests = False
+                config = engine_arguments.create_engine_config()
+            except (ValueError, TypeError) as error:
+                raise ConfigError(f"engine: {_reason(error)}", param="engine") from error
+            return AsyncLLM.from_vllm_config(
+                config, stat_loggers=[self._make_tap], disable_log_stats=engine_arguments.disable_log_stats
+            )
+
+        from starlette.datastructures import State  # noqa: PLC0415
+
+        self._engine = await asyncio.to_thread(load)
+        from vllm.entrypoints.launchers.api_server.app_state import init_app_state  # noqa: PLC0415
+
+        from consumer.engine.vllm_call import EngineProxy  # noqa: PLC0415
+
+        proxy: Any = EngineProxy(self._engine)
+        self._state = State()
+        await init_app_state(proxy, self._state, arguments, await self._engine.get_supported_tasks())
+        self._tap.engine_is_ready(self._engine.vllm_config)
+
+    def _make_tap(self, vllm_config: Any, engine_index: int = 0) -> Any:
+        from consumer.engine.vllm_tap import Tap  # noqa: PLC0415
+
+        if self._tap is None:
+            self._tap = Tap(vllm_config, engine_index)
+        return self._tap
+
+    def _handler(self, request: EngineRequest) -> tuple[Any, Any]:
+        """The serving layer's method for the endpoint, and the body as its own validated request type."""
+        from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest  # noqa: PLC0415
+        from vllm.entrypoints.openai.completion.protocol import CompletionRequest  # noqa: PLC0415
+        from vllm.entrypoints.pooling.embed.protocol import EmbeddingCompletionRequest  # noqa: PLC0415
+
+        fields = msgspec.json.decode(request.body)
+        if not isinstance(fields, dict):
+            raise JobMalformed("body must be a JSON object", param="body")
+        # A job always has a whole answer; how its tokens travel is not the body's business.
+        fields.pop("stream", None)
+        fields.pop("stream_options", None)
+        makers: dict[str, tuple[str, str, Any]] = {
+            Endpoint.CHAT: ("openai_serving_chat", "create_chat_completion", ChatCompletionRequest),
+            Endpoint.COMPLETIONS: ("openai_serving_completion", "create_completion", CompletionRequest),
+            Endpoint.EMBEDDINGS: ("serving_embedding", "__call__", EmbeddingCompletionRequest),
+        }
+        attribute, method, kind = makers[request.endpoint]
+        serving = getattr(self._state, attribute, None)
+        if serving is None:
+            raise UnknownEndpoint(f"this model does not serve {request.endpoint}", param="endpoint")
+        return getattr(serving, method), kind.model_validate(fields)
+
+    def _needs_chunks(self, body: Any) -> bool:
+        """Whether plain text deltas would lose something that OpenAI's chunks carry."""
+        return bool(
+            self._has_reasoning
+            or getattr(body, "tools", None)
+            or body.logprobs
+            or getattr(body, "prompt_logprobs", None) is not None
+            or body.echo
+            or body.return_token_ids
+        )
+
+    async def _tapped(self, serve: Any, body: Any, call: Any) -> AsyncGenerator[EngineEvent, None]:
+        from consumer.engine.vllm_call import current_call  # noqa: PLC0415
+
+        token = current_call.set(call)
+        serving = asyncio.ensure_future(serve(body))
+        current_call.reset(token)
+        serving.add_done_callback(lambda _: call.changed.set())
+        try:
+            while not serving.done() or call.events:
+                if not call.events:
+                    await call.changed.wait()
+                call.changed.clear()
+                events, call.events = call.events, []
+                for event in events:
+                    yield event
+            yield _answer(serving.result())
+        finally:
+            await _ended(serving, call)
+
+    async def _recorded(self, serve: Any, body: Any, call: Any) -> AsyncGenerator[EngineEvent, None]:
+        from consumer.engine.vllm_call import Mode, current_call  # noqa: PLC0415
+
+        streamed = body.model_copy(update={"stream": True})
+        token = current_call.set(call)
+        running = asyncio.ensure_future(_collect(serve, streamed, call))
+        current_call.reset(token)
+        running.add_done_callback(lambda _: call.changed.set())
+        try:
+            while not running.done() or call.events:
+                if not call.events:
+                    await call.changed.wait()
+                call.changed.clear()
+                events, call.events = call.events, []
+                for event in events:
+                    yield event
+            running.result()
+        finally:
+            await _ended(running, call)
+        call.mode, call.prompts = Mode.REPLAYED, 0
+        token = current_call.set(call)
+        replaying = asyncio.ensure_future(serve(body))
+        current_call.reset(token)
+        yield _answer(await replaying)
+
+
+async def _collect(serve: Any, body: Any, call: Any) -> None:
+    """Runs the serving layer's stream into `call.events`."""
+    from vllm.entrypoints.serve.engine.protocol import ErrorResponse  # noqa: PLC0415
+
+    from consumer.engine.vllm_errors import of_response  # noqa: PLC0415
+
+    stream = await serve(body)
+    if isinstance(stream, ErrorResponse):
+        raise of_response(stream)
+    async with contextlib.aclosing(stream):
+        async for text in stream:
+            chunk = text.removeprefix("data: ").strip()
+            if chunk and chunk != "[DONE]":
+                call.events.append(RawChunk(chunk.encode(), 1))
+                call.changed.set()
+
+
+async def _ended(task: asyncio.Task[Any] | asyncio.Future[Any], call: Any) -> None:
+    """Cancels what still runs and waits for it: its request is aborted in the engine when this returns."""
+    call.stop_waiting()
+    if not task.done():
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    elif not task.cancelled():
+        # Read, so that a failure nobody waited for any more is not reported as lost.
+        task.exception()
+
+
+def _answer(response: Any) -> Answer:
+    from vllm.entrypoints.serve.engine.protocol import ErrorResponse  # noqa: PLC0415
+
+    from consumer.engine.vllm_errors import of_response  # noqa: PLC0415
+
+    if isinstance(response, ErrorResponse):
+        raise of_response(response)
+    if hasattr(response, "model_dump_json"):
+        body: bytes = response.model_dump_json().encode()
+    else:
+        body = bytes(response.body)
+    usage = msgspec.json.decode(body, type=_Usage).usage
+    details = usage.prompt_tokens_details
+    return Answer(
+        body=body,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens or 0,
+        cached_tokens=(details.cached_tokens or 0) if details else 0,
+    )
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Counts(msgspec.Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int | None = 0
+    prompt_tokens_details: _Details | None = None
+
+
+class _Usage(msgspec.Struct):
+    usage: _Counts
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost message; vLLM wraps several deep."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{error}" or type(error).__name__

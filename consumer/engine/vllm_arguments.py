@@ -1,0 +1,103 @@
+"""From `engine.*` settings to vLLM's own parsed `vllm serve` arguments. vLLM's parser judges, we only name the key."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+from typing import Any, NoReturn
+
+from schemas.config import EngineSection, EngineValue
+from schemas.errors import ConfigError
+
+# Where vLLM's default is not what an unattended consumer wants.
+_DEFAULTS: dict[str, EngineValue] = {
+    # Orders what waits inside the engine by our lanes; with equal priorities it is first come, first served.
+    "scheduling_policy": "priority",
+}
+
+
+# The tiny model is stored in float32, which vLLM would lower on CPU; its answers are to be repeatable to the last bit.
+_TINY_DEFAULTS: dict[str, EngineValue] = {"dtype": "float32"}
+
+
+def environment_defaults(section: EngineSection) -> dict[str, str]:
+    """Set before vLLM is imported, unless the user did."""
+    defaults = {
+        # At warning, vLLM tells CPU users ten lines about what their machine lacks.
+        "VLLM_LOGGING_LEVEL": "ERROR" if section.model == "tiny" else "WARNING",
+        "PYTHONWARNINGS": "ignore",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_DO_NOT_TRACK": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        # GiB, read on CPU only. vLLM's own default takes half of the machine.
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "TQDM_DISABLE": "1",
+    }
+    if section.model == "tiny":
+        # It is a folder of ours: nothing to ask any hub.
+        defaults["HF_HUB_OFFLINE"] = "1"
+    return defaults
+
+
+def parse(model: str, arguments: dict[str, EngineValue], served_name: str = "") -> argparse.Namespace:
+    """vLLM's namespace for `vllm serve MODEL …`.
+
+    Raises:
+        ConfigError: unknown key, or a value vLLM refuses; names `engine.<key>`.
+    """
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args  # noqa: PLC0415
+    from vllm.utils.argparse_utils import FlexibleArgumentParser  # noqa: PLC0415
+
+    class Parser(FlexibleArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise ConfigError(f"engine: {message}", param="engine")
+
+    parser: Any = make_arg_parser(Parser(prog="penstock", add_help=False))
+    known: dict[str, argparse.Action] = parser._option_string_actions  # noqa: SLF001 - argparse has no other list
+    ours = {**_DEFAULTS, **(_TINY_DEFAULTS if served_name else {})}
+    merged = {**ours, **{key.replace("-", "_"): value for key, value in arguments.items()}}
+    if served_name:
+        merged.setdefault("served_model_name", [served_name])
+    words = ["--model", model]
+    for key, value in merged.items():
+        words += _words(key, value, known)
+    parsed: argparse.Namespace = parser.parse_args(words)
+    try:
+        validate_parsed_serve_args(parsed)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"engine: {error}", param="engine") from error
+    return parsed
+
+
+def _words(key: str, value: EngineValue, known: dict[str, argparse.Action]) -> list[str]:
+    option = "--" + key.replace("_", "-")
+    action = known.get(option)
+    if action is None or key == "model":
+        near = difflib.get_close_matches(option, known, n=1)
+        hint = f"; did you mean `engine.{near[0].removeprefix('--').replace('-', '_')}`?" if near else ""
+        raise ConfigError(f"engine.{key} is not an argument of vLLM{hint}", param=f"engine.{key}")
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return _switch(key, option, on=value, action=action, known=known)
+    if isinstance(value, dict):
+        return [option, json.dumps(value)]
+    if isinstance(value, list):
+        return [option, *(item if isinstance(item, str) else json.dumps(item) for item in value)]
+    return [option, str(value)]
+
+
+def _switch(
+    key: str, option: str, *, on: bool, action: argparse.Action, known: dict[str, argparse.Action]
+) -> list[str]:
+    if action.nargs != 0:
+        return [option, str(on).lower()]
+    if on:
+        return [option]
+    off = "--no-" + option.removeprefix("--")
+    if off in known:
+        return [off]
+    if action.default is True:
+        raise ConfigError(f"engine.{key} cannot be switched off in vLLM", param=f"engine.{key}")
+    return []

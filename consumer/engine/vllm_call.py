@@ -1,0 +1,210 @@
+"""One job on its way through vLLM's serving layer, and the engine proxy that finds it there.
+
+The serving layer renders, tokenises and validates, then asks "its engine" to generate. That engine is our proxy: it
+knows which job is asking by a context variable, waits for the job to be admitted with its exact size, taps the tokens
+as the output processor makes them, and gives the serving layer the one, whole output it builds the response from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextvars import ContextVar
+from enum import Enum, auto
+from typing import Any
+
+from vllm.outputs import RequestOutput
+from vllm.sampling_params import RequestOutputKind
+
+from consumer.engine.port import Admit, EngineEvent, Need, TextDelta
+
+current_call: ContextVar[Call] = ContextVar("current_call")
+
+
+class Mode(Enum):
+    """What the serving layer is asked for."""
+
+    # The whole response; deltas are tapped on the way.
+    TAPPED = auto()
+    # The whole response; nobody listens.
+    QUIET = auto()
+    # The stream; outputs are recorded for the whole response.
+    RECORDED = auto()
+    # The whole response from what was recorded; the engine is not asked.
+    REPLAYED = auto()
+
+
+class Call:
+    """State of one `generate` of the adapter."""
+
+    def __init__(self, admit: Admit, *, priority: int, mode: Mode, stream_interval: Callable[[], int]) -> None:
+        self.mode = mode
+        self.priority = priority
+        self.stream_interval = stream_interval
+        self.events: list[EngineEvent] = []
+        self.changed = asyncio.Event()
+        self.recorded: list[RequestOutput] = []
+        self.prompts = 0
+        self._admit = admit
+        self._needs: list[Need] = []
+        self._admission: asyncio.Future[None] | None = None
+
+    def expect(self, prompt: Any, sequences: int, tokens_max: int) -> int:
+        """Called for each prompt of the request before any is run; returns its ordinal."""
+        prompt_tokens = len(prompt.get("prompt_token_ids") or ()) if isinstance(prompt, dict) else 0
+        self._needs.append(Need(prompt_tokens=prompt_tokens, output_tokens_max=tokens_max, sequences=sequences))
+        self.prompts += 1
+        return self.prompts - 1
+
+    async def admitted(self) -> None:
+        """Admits the request once, as a whole: its prompts would otherwise wait for each other's room."""
+        if self._admission is None:
+            self._admission = asyncio.ensure_future(self._admit(self._whole_need()))
+        await asyncio.shield(self._admission)
+
+    def stop_waiting(self) -> None:
+        """The request is given up: so is its place at the door."""
+        if self._admission is not None and not self._admission.done():
+            self._admission.cancel()
+
+    def tap(self, prompt_ordinal: int, sequences: int, output: RequestOutput) -> None:
+        """New tokens, as deltas of OpenAI's choices: prompt by prompt, each with its `n`."""
+        for completion in output.outputs:
+            tokens = len(completion.token_ids)
+            if tokens or completion.text:
+                choice = prompt_ordinal * sequences + completion.index
+                self.events.append(TextDelta(choice, completion.text, tokens))
+        if self.events:
+            self.changed.set()
+
+    def _whole_need(self) -> Need:
+        # Several prompts are rare and similar: as many sequences of the largest.
+        return Need(
+            prompt_tokens=max(need.prompt_tokens for need in self._needs),
+            output_tokens_max=max(need.output_tokens_max for need in self._needs),
+            sequences=sum(need.sequences for need in self._needs),
+        )
+
+
+class EngineProxy:
+    """The real AsyncLLM for everything but `generate` and `encode`."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def generate(
+        self, prompt: Any, sampling_params: Any, request_id: str, **options: Any
+    ) -> AsyncGenerator[RequestOutput, None]:
+        call = current_call.get()
+        options["priority"] = call.priority
+        if call.mode is Mode.REPLAYED:
+            call.prompts += 1
+            return _replay(call.recorded[call.prompts - 1])
+        ordinal = call.expect(prompt, sampling_params.n, sampling_params.max_tokens)
+        if call.mode is Mode.RECORDED:
+            return self._record(call, prompt, sampling_params, request_id, options)
+        return self._tap(call, ordinal, prompt, sampling_params, request_id, options)
+
+    async def encode(
+        self, prompt: Any, pooling_params: Any, request_id: str, **options: Any
+    ) -> AsyncGenerator[Any, None]:
+        """Embeddings hold no KV beyond their step, but they do pass the same door."""
+        call = current_call.get()
+        call.expect(prompt, 1, 1)
+        options["priority"] = call.priority
+        await call.admitted()
+        async for output in self._engine.encode(prompt, pooling_params, request_id, **options):
+            yield output
+
+    async def _record(
+        self, call: Call, prompt: Any, params: Any, request_id: str, options: dict[str, Any]
+    ) -> AsyncGenerator[RequestOutput, None]:
+        await call.admitted()
+        whole = _Whole()
+        async for output in self._engine.generate(prompt, params, request_id, **options):
+            # Copied before the serving layer sees it: merging extends the lists in place.
+            whole.add(_copied(output))
+            yield output
+        call.recorded.append(whole.output)
+
+    async def _tap(
+        self, call: Call, ordinal: int, prompt: Any, params: Any, request_id: str, options: dict[str, Any]
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """Runs the request with one wake-up at its end; tokens are taken where vLLM hands them over.
+
+        vLLM's own `generate` wakes a task for each token of each request. The collector it feeds is an object per
+        request whose `put` is called by the output processor; we take its place.
+        """
+        await call.admitted()
+        wants_deltas = call.mode is Mode.TAPPED
+        if wants_deltas:
+            params.output_kind = RequestOutputKind.DELTA
+            params.stream_interval = call.stream_interval()
+        finished: asyncio.Future[RequestOutput] = asyncio.get_running_loop().create_future()
+        whole = _Whole()
+
+        def put(output: Any) -> None:
+            if finished.done():
+                return
+            if isinstance(output, Exception):
+                finished.set_exception(output)
+                return
+            if wants_deltas:
+                call.tap(ordinal, params.n, output)
+            whole.add(output)
+            if output.finished:
+                finished.set_result(whole.output)
+
+        queue = await self._engine.add_request(request_id, prompt, params, **options)
+        try:
+            queue.put = put
+            # What came before we took its place.
+            early = queue.output
+            if early is not None:
+                queue.output = None
+                put(early)
+            yield await finished
+        except BaseException:
+            await self._engine.abort(queue.request_id, internal=True)
+            raise
+        finally:
+            queue.close()
+
+
+class _Whole:
+    """Merges one request's outputs into the one that a not-streamed run would have given."""
+
+    def __init__(self) -> None:
+        self._merged: RequestOutput | None = None
+
+    def add(self, output: RequestOutput) -> None:
+        if self._merged is None:
+            self._merged = output
+        else:
+            self._merged.add(output, aggregate=True)
+
+    @property
+    def output(self) -> RequestOutput:
+        assert self._merged is not None
+        # With n > 1 choices join in the order they first spoke.
+        self._merged.outputs.sort(key=lambda completion: completion.index)
+        return self._merged
+
+
+def _copied(output: RequestOutput) -> RequestOutput:
+    import copy  # noqa: PLC0415
+
+    twin = copy.copy(output)
+    twin.outputs = [copy.copy(completion) for completion in output.outputs]
+    for completion in twin.outputs:
+        completion.token_ids = list(completion.token_ids)
+        if completion.logprobs is not None:
+            completion.logprobs = copy.copy(completion.logprobs)
+    return twin
+
+
+async def _replay(output: RequestOutput) -> AsyncGenerator[RequestOutput, None]:
+    yield output

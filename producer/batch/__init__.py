@@ -1,0 +1,1 @@
+"""Files of requests: the format of OpenAI batches and of `vllm run-batch`."""

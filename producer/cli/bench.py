@@ -1,0 +1,30 @@
+"""`penstock bench NAME …`: hands over to `producer/bench/<name>.py`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from producer.cli.terminal import say
+from schemas.errors import ConfigError
+
+# Each module has `main(arguments: list[str]) -> int`.
+BENCHES = {
+    "throughput": ("producer.bench.throughput", "offline vLLM, `vllm serve` and penstock on the same requests"),
+}
+
+
+def bench(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        say("usage: penstock bench NAME [arguments]\n")
+        for name, (_, what) in BENCHES.items():
+            say(f"  {name:<14}{what}")
+        return 0
+    name = arguments[0]
+    if name not in BENCHES:
+        raise ConfigError(f"no bench {name!r}: there is {', '.join(BENCHES)}", param="NAME")
+    try:
+        module = import_module(BENCHES[name][0])
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"bench {name} is not installed: {error}") from error
+    code: int = module.main(arguments[1:])
+    return code

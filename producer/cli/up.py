@@ -1,0 +1,97 @@
+"""`penstock up`: a broker and consumers on this machine until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from infra import life, settings
+from producer.cli.exits import Exit
+from producer.cli.local_consumers import LogView, consumer_arguments
+from producer.cli.main import Invocation
+from producer.cli.settings import config_of
+from producer.cli.terminal import is_terminal, note, say, say_json
+from producer.local.fleet import Fleet, Spec
+from schemas.config import Config
+from schemas.errors import ConfigError
+
+
+def up(invocation: Invocation) -> int:
+    return asyncio.run(_up(invocation))
+
+
+async def _up(invocation: Invocation) -> int:
+    arguments = invocation.arguments
+    config = config_of(invocation, more=["--engine.model", arguments.model] if arguments.model else None)
+    if arguments.consumers < 1:
+        raise ConfigError("--consumers must be at least 1; --no-consumer starts only the broker", param="--consumers")
+    stop = life.on_signals(asyncio.get_running_loop())
+    fleet = Fleet(_spec(invocation, config), LogView(is_verbose=arguments.verbose))
+    async with fleet:
+        note(f"broker ready at {fleet.url}")
+        if not arguments.no_consumer:
+            note(f"starting {config.engine.kind} with model {config.engine.model} …")
+        if await _unless_stopped(stop, fleet.wait_ready()):
+            _show_ready(config, fleet, as_json=arguments.json)
+            await _unless_stopped(stop, fleet.wait_failed())
+        note("stopping; running jobs may finish within the grace (Ctrl-C again: now)")
+        skipping = asyncio.create_task(_skip(stop, fleet))
+        await fleet.stop()
+        skipping.cancel()
+    note("stopped; jobs that were not finished wait in the queue for the next start")
+    return Exit.OK
+
+
+def _spec(invocation: Invocation, config: Config) -> Spec:
+    arguments = invocation.arguments
+    return Spec(
+        config=config,
+        consumers=0 if arguments.no_consumer else arguments.consumers,
+        consumer_arguments=consumer_arguments(invocation, pool=config.consumer.pool),
+        environment=invocation.environment,
+        broker_dir=None if config.broker.url else settings.data_dir(config, invocation.environment),
+        url=config.broker.url,
+    )
+
+
+async def _unless_stopped(stop: life.Stop, work: Coroutine[Any, Any, None]) -> bool:
+    """Whether `work` came to its end before somebody wanted to stop."""
+    working = asyncio.create_task(work)
+    requested = asyncio.create_task(stop.requested.wait())
+    try:
+        await asyncio.wait((working, requested), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+            return True
+        return False
+    finally:
+        for task in (working, requested):
+            task.cancel()
+        await asyncio.gather(working, requested, return_exceptions=True)
+
+
+async def _skip(stop: life.Stop, fleet: Fleet) -> None:
+    await stop.skip_grace.wait()
+    fleet.skip_grace.set()
+
+
+def _show_ready(config: Config, fleet: Fleet, *, as_json: bool) -> None:
+    if as_json:
+        pids = fleet.consumer_pids
+        say_json({"ready": True, "url": fleet.url, "pool": config.consumer.pool, "consumer_pids": pids})
+        return
+    bold, plain = ("\x1b[1m", "\x1b[0m") if is_terminal() else ("", "")
+    say(f"""
+{bold}penstock is up.{plain}
+  broker    {fleet.url}{f" (pid {fleet.broker_pid})" if fleet.broker_pid else ""}
+  pool      {config.consumer.pool}
+  model     {config.engine.model} on {config.engine.kind}
+  consumers {", ".join(f"pid {pid}" for pid in fleet.consumer_pids) or "none"}
+
+Next, in another terminal:
+  penstock stream "Tell me about rivers"
+  penstock run-batch -i requests.jsonl -o answers.jsonl
+  penstock jobs
+Ctrl-C stops everything; queued jobs and results are kept.
+""")

@@ -1,0 +1,194 @@
+"""What is queued, running and lately finished; and which pools there are."""
+
+from __future__ import annotations
+
+import contextlib
+
+import msgspec
+
+from infra import topology
+from infra.broker import Broker
+from producer import stored
+from schemas import subjects
+from schemas.errors import BusUnavailable, JobMalformed, UnknownEndpoint
+from schemas.job import Job, decode_job
+from schemas.result import Result, decode_result
+
+ANSWERS_WITHIN_S = 0.3
+
+
+class JobInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One job as it stands. `state` is queued, waiting (at a consumer's door), running, or a result's status."""
+
+    job: str
+    state: str
+    pool: str
+    tenant: str
+    lane: str = ""
+    custom_id: str = ""
+    consumer: str = ""
+    attempt: int = 0
+    tokens: int = 0
+    submitted_unix_ms: int = 0
+    started_unix_ms: int = 0
+    finished_unix_ms: int = 0
+    error: str = ""
+
+
+class PoolInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One pool and the consumers that serve it now."""
+
+    pool: str
+    consumers: list[str] = []
+    models: list[str] = []
+
+
+class _Held(msgspec.Struct):
+    """A job as a consumer tells of it."""
+
+    job: str
+    tenant: str = ""
+    lane: str = ""
+    custom_id: str = ""
+    attempt: int = 0
+    tokens: int = 0
+    started_unix_ms: int = 0
+    submitted_unix_ms: int = 0
+
+
+class _ConsumerAnswer(msgspec.Struct):
+    consumer: str = ""
+    running: list[_Held] = []
+    waiting: list[_Held] = []
+
+
+class _Presence(msgspec.Struct):
+    consumer: str = ""
+    pool: str = ""
+    models: list[str] = []
+
+
+_answer_decoder = msgspec.json.Decoder(_ConsumerAnswer)
+_presence_decoder = msgspec.json.Decoder(_Presence)
+
+
+async def jobs(broker: Broker, pool: str, tenant: str, *, limit: int) -> list[JobInfo]:
+    """Up to `limit` each of: held by consumers, queued (oldest first), finished (newest first).
+
+    Raises:
+        BusUnavailable: the broker did not answer.
+    """
+    held = await _held(broker, pool, tenant)
+    known = {info.job for info in held}
+    finished = await _finished(broker, pool, tenant, limit)
+    known |= {info.job for info in finished}
+    queued: list[JobInfo] = []
+    wanted = f"{subjects.ROOT}.ready.{pool}.*.{tenant}"
+    async for message in stored.messages(broker, subjects.ready_stream(pool), wanted):
+        info = _queued(message)
+        if info.job not in known:
+            queued.append(info)
+        if len(queued) >= limit:
+            break
+    return [*held[:limit], *queued, *finished]
+
+
+async def pools(broker: Broker) -> list[PoolInfo]:
+    """
+    Raises:
+        BusUnavailable: the broker did not answer.
+    """
+    present = await presences(broker)
+    return [
+        PoolInfo(
+            pool=pool,
+            consumers=sorted(one.consumer for one in present if one.pool == pool),
+            models=sorted({model for one in present if one.pool == pool for model in one.models}),
+        )
+        for pool in sorted(await topology.pools(broker))
+    ]
+
+
+async def presences(broker: Broker) -> list[_Presence]:
+    """The consumers that were alive a few seconds ago; none where no consumer ever was."""
+    found: list[_Presence] = []
+    bucket = subjects.CONSUMERS_BUCKET
+    with contextlib.suppress(BusUnavailable):
+        for message in await stored.last_of_each(broker, f"KV_{bucket}", f"$KV.{bucket}.>"):
+            # A deleted key is an empty message.
+            with contextlib.suppress(msgspec.DecodeError):
+                found.append(_presence_decoder.decode(message.data))
+    return found
+
+
+async def _held(broker: Broker, pool: str, tenant: str) -> list[JobInfo]:
+    infos: list[JobInfo] = []
+    for payload in await stored.gathered(
+        broker, subjects.control_jobs(pool), b"{}", within_s=ANSWERS_WITHIN_S, first_only=False
+    ):
+        with contextlib.suppress(msgspec.DecodeError):
+            answer = _answer_decoder.decode(payload)
+            for state, members in (("running", answer.running), ("waiting", answer.waiting)):
+                infos += [
+                    _held_info(one, state, pool, answer.consumer) for one in members if tenant in ("*", one.tenant)
+                ]
+    return infos
+
+
+def _held_info(held: _Held, state: str, pool: str, consumer: str) -> JobInfo:
+    return JobInfo(
+        job=held.job,
+        state=state,
+        pool=pool,
+        tenant=held.tenant,
+        lane=held.lane,
+        custom_id=held.custom_id,
+        consumer=consumer,
+        attempt=held.attempt,
+        tokens=held.tokens,
+        submitted_unix_ms=held.submitted_unix_ms,
+        started_unix_ms=held.started_unix_ms,
+    )
+
+
+def _queued(message: stored.Found) -> JobInfo:
+    _, _, pool, lane, tenant = message.subject.split(".")
+    try:
+        job: Job | None = decode_job(message.data)
+    except (JobMalformed, UnknownEndpoint):
+        job = None
+    return JobInfo(
+        job=message.job or (job.id if job else f"seq-{message.seq}"),
+        state="queued",
+        pool=pool,
+        tenant=tenant,
+        lane=lane,
+        custom_id=job.custom_id if job else "",
+        submitted_unix_ms=job.submitted_unix_ms if job else 0,
+    )
+
+
+async def _finished(broker: Broker, pool: str, tenant: str, limit: int) -> list[JobInfo]:
+    infos: list[JobInfo] = []
+    wanted = f"{subjects.ROOT}.results.{pool}.{tenant}.*"
+    for message in await stored.latest(broker, subjects.RESULTS_STREAM, wanted, limit):
+        with contextlib.suppress(msgspec.DecodeError):
+            infos.append(_finished_info(decode_result(message.data)))
+    return infos
+
+
+def _finished_info(result: Result) -> JobInfo:
+    return JobInfo(
+        job=result.id,
+        state=result.status.value,
+        pool=result.pool,
+        tenant=result.tenant,
+        custom_id=result.custom_id,
+        consumer=result.consumer,
+        attempt=result.attempt,
+        tokens=result.usage.completion_tokens,
+        submitted_unix_ms=result.timing.submitted_unix_ms,
+        started_unix_ms=result.timing.started_unix_ms,
+        finished_unix_ms=result.timing.finished_unix_ms,
+        error=result.error.message if result.error else "",
+    )

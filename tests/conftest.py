@@ -1,0 +1,26 @@
+"""Fixtures every suite may use."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from tests.support.nats import NatsServer, nats_server
+
+
+@pytest.fixture(scope="session")
+def nats_url() -> Generator[str]:
+    """One server for the whole run; tests keep apart by pool or tenant."""
+    with nats_server() as url:
+        yield url
+
+
+@pytest.fixture
+def own_nats(tmp_path: Path) -> Generator[NatsServer]:
+    """A server of the test's own, to be killed and restarted."""
+    server = NatsServer(tmp_path / "broker")
+    server.start()
+    yield server
+    server.stop()

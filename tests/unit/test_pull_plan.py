@@ -1,0 +1,34 @@
+from consumer.pull_plan import LaneState, Pull, plan_pulls
+from schemas.subjects import Lane
+
+
+def lanes(**states: LaneState) -> dict[Lane, LaneState]:
+    return {lane: states.get(lane.value, LaneState(is_active=False, outstanding=1)) for lane in Lane}
+
+
+def test_the_most_urgent_lane_that_may_hold_jobs_is_asked_for_all_the_room() -> None:
+    plan = plan_pulls(8, lanes(interactive=LaneState(), bulk=LaneState()), 256)
+
+    assert plan == [Pull(Lane.INTERACTIVE, 8, waits=False)]
+
+
+def test_an_empty_lane_keeps_one_standing_request() -> None:
+    plan = plan_pulls(8, lanes(standard=LaneState(is_active=False)), 256)
+
+    assert plan == [Pull(Lane.STANDARD, 1, waits=True)]
+
+
+def test_nothing_is_asked_without_room() -> None:
+    assert plan_pulls(0, {lane: LaneState() for lane in Lane}, 256) == []
+
+
+def test_what_is_on_its_way_takes_room() -> None:
+    plan = plan_pulls(8, lanes(interactive=LaneState(outstanding=5), bulk=LaneState()), 256)
+
+    assert plan == [Pull(Lane.BULK, 3, waits=False)]
+
+
+def test_a_request_never_exceeds_the_batch_limit() -> None:
+    plan = plan_pulls(1000, lanes(bulk=LaneState()), 256)
+
+    assert plan == [Pull(Lane.BULK, 256, waits=False)]
