@@ -50,6 +50,8 @@ _HEADER_ROOM = 4096
 _PENDING_BYTES = 16 * 1024 * 1024
 # A connection that is up and silent (a cut cable) is given up after three of these.
 _PING_S = 5
+# "JetStream system temporarily unavailable": a cluster that is electing.
+_NO_LEADER = 10008
 
 
 async def connect(cfg: BrokerSection, *, name: str, url: str, on_reconnect: Callable[[], None] | None = None) -> Broker:
@@ -192,7 +194,10 @@ class Broker:
         async def ask(try_s: float, _tries: int) -> dict[str, Any]:
             payload = msgspec.json.encode(request) if request else b""
             reply = await self._requests.ask(f"$JS.API.{name}", payload, timeout_s=try_s)
-            return msgspec.json.decode(reply.data, type=dict[str, Any])
+            answer = msgspec.json.decode(reply.data, type=dict[str, Any])
+            if answer.get("error", {}).get("err_code") == _NO_LEADER:
+                raise nats.errors.Error(answer["error"].get("description", "no leader"))
+            return answer
 
         return await self._persist(ask, self._cfg.publish_timeout_s)
 
