@@ -111,6 +111,9 @@ async def connect(cfg: BrokerSection, *, name: str, url: str, on_reconnect: Call
         log.warning("broker.error", extra={"error": repr(error)})
 
     async def lost() -> None:
+        # Also called when we close on purpose.
+        if nc.is_closed or nc.is_draining:
+            return
         log.warning("broker.lost", extra={"url": shown(url)})
 
     async def back() -> None:

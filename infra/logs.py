@@ -57,7 +57,8 @@ class TextFormatter(logging.Formatter):
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    # vLLM stamps every record of the process with a name of its own.
+    return {k: v for k, v in vars(record).items() if k not in _STANDARD and not k.startswith("vllm_")}
 
 
 def _stamp(record: logging.LogRecord) -> str:

@@ -40,6 +40,13 @@ def stream_interval(running: int) -> int:
     return max(1, min(_INTERVAL_MAX, running // _SMOOTH_BELOW))
 
 
+def model_of(section: EngineSection, data_dir: Path) -> tuple[str, str]:
+    """What vLLM should load, made first if it is the tiny one; and its name where the folder's would be unhandy."""
+    if section.model != tiny_model.NAME:
+        return section.model, ""
+    return str(tiny_model.ensure(data_dir / "models")), tiny_model.NAME
+
+
 class VllmEngine:
     """See `consumer.engine.port` for the laws."""
 
@@ -56,7 +63,7 @@ class VllmEngine:
         from consumer.engine.vllm_arguments import parse  # noqa: PLC0415
 
         # In a thread: loading takes from seconds to many minutes, and probes and signals must be answered meanwhile.
-        model, name = await asyncio.to_thread(self._model)
+        model, name = await asyncio.to_thread(model_of, self._section, self._data_dir)
         arguments = await asyncio.to_thread(parse, model, self._section.arguments, name)
         try:
             await self._load(arguments)
@@ -107,12 +114,6 @@ class VllmEngine:
         if engine is not None:
             with contextlib.suppress(Exception):
                 await asyncio.to_thread(engine.shutdown, 5.0)
-
-    def _model(self) -> tuple[str, str]:
-        """What vLLM should load, and the name it answers to where the folder's would be unhandy."""
-        if self._section.model != tiny_model.NAME:
-            return self._section.model, ""
-        return str(tiny_model.ensure(self._data_dir / "models")), tiny_model.NAME
 
     async def _load(self, arguments: Any) -> None:
         def load() -> Any:

@@ -27,9 +27,7 @@ from schemas.errors import (
 from schemas.frames import Delta, Finished, Started
 from schemas.result import Status
 
-CONFIG = Config(
-    broker=BrokerSection(connect_timeout_s=3, publish_timeout_s=20), client=ClientSection(recheck_s=0.5)
-)
+CONFIG = Config(broker=BrokerSection(connect_timeout_s=3, publish_timeout_s=20), client=ClientSection(recheck_s=0.5))
 
 
 class Stage:
