@@ -27,9 +27,7 @@ def test_a_summary_counts_what_ended_and_why() -> None:
     common = {"pool": "p", "tenant": "t"}
     timing = Timing(queue_s=1.0, engine_ttft_s=0.5)
     usage = Usage(completion_tokens=3)
-    stats.take_result(
-        Result(id="a", status=Status.COMPLETED, status_code=200, usage=usage, timing=timing, **common)
-    )
+    stats.take_result(Result(id="a", status=Status.COMPLETED, status_code=200, usage=usage, timing=timing, **common))
     error = ErrorDetail(message="m", code="c")
     stats.take_result(Result(id="b", status=Status.FAILED, status_code=400, error=error, **common))
 
@@ -45,9 +43,7 @@ def test_a_summary_counts_what_ended_and_why() -> None:
 
 
 def test_a_consumer_is_started_again_with_growing_pauses_but_not_for_ever() -> None:
-    waits = [
-        death_of(1, lived_s=5, deaths_before=deaths, was_ready=True).restart_in_s for deaths in (0, 1, 2, 9)
-    ]
+    waits = [death_of(1, lived_s=5, deaths_before=deaths, was_ready=True).restart_in_s for deaths in (0, 1, 2, 9)]
     assert waits == [1, 2, 4, 30]
     assert death_of(2, lived_s=5, deaths_before=0, was_ready=True).restart_in_s is None
     assert death_of(1, lived_s=5, deaths_before=2, was_ready=False).restart_in_s is None
