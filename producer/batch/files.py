@@ -21,7 +21,7 @@ FSYNC_EVERY_S = 2.0
 
 
 class Survey:
-    """What one pass over the input tells: how many lines it has, empty ones apart, and whether it is still the same file."""
+    """What one pass over the input tells: how many lines it has, empty ones apart, and what file it is."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
