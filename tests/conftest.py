@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.engines import EngineInThread, running_engine
 from tests.support.nats import NatsServer, nats_server
 
 
@@ -24,3 +25,16 @@ def own_nats(tmp_path: Path) -> Generator[NatsServer]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def engine_data_dir() -> Path:
+    """Where the tiny model is kept: made once a checkout, because it takes seconds."""
+    return Path(__file__).parent.parent / ".penstock"
+
+
+@pytest.fixture(scope="session")
+def vllm_engine(engine_data_dir: Path) -> Generator[EngineInThread]:
+    """The one vLLM of the whole run, with a scarce KV cache. Whoever uses it leaves it empty."""
+    with running_engine("vllm", engine_data_dir) as engine:
+        yield engine
