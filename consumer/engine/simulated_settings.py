@@ -1,0 +1,75 @@
+"""What `--engine.kind simulated` understands under `engine.*`, and that nothing else slips through."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Annotated
+
+import msgspec
+
+from schemas.config import EngineSection, Positive, Seconds
+from schemas.errors import ConfigError
+from schemas.job import field_of
+
+_CONTEXT_TOKENS = 4096
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An engine's size and what its steps cost. The defaults are fast: they test a queue, not a GPU.
+
+    A 7B model on a large GPU is about `step_s` 0.04, `per_sequence_s` 0.0004, `per_prefill_token_s` 0.0005,
+    `sequences_max` 128, `blocks` 10000.
+    """
+
+    # The KV cache: `blocks` of `block_size` tokens.
+    blocks: Positive = 4096
+    block_size: Positive = 16
+    sequences_max: Positive = 256
+    # 0: 4096, or the whole cache where that is smaller.
+    context_tokens_max: Annotated[int, msgspec.Meta(ge=0)] = 0
+    # Tokens one step computes; a longer prompt is prefilled over several steps, beside the others' decoding.
+    step_tokens_max: Positive = 8192
+    # One step takes step_s + per_sequence_s * sequences it runs + per_prefill_token_s * prompt tokens it computes.
+    step_s: Seconds = 0.001
+    per_sequence_s: Seconds = 0.000_002
+    per_prefill_token_s: Seconds = 0.000_001
+    # So many simulated seconds pass in one.
+    time_scale: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    # How long `start` takes, in simulated seconds.
+    start_s: Seconds = 0.0
+    # Answers that end by themselves are this long on average, with an exponential tail.
+    output_tokens_mean: Positive = 64
+    # Tokens in one delta; 0: one while few sequences run, up to eight when many do.
+    stream_interval: Annotated[int, msgspec.Meta(ge=0)] = 0
+    embedding_dimensions: Positive = 16
+
+    def __post_init__(self) -> None:
+        if self.context_tokens_max > self.blocks * self.block_size:
+            # It would preempt itself for ever.
+            raise ValueError(
+                f"context_tokens_max {self.context_tokens_max} must fit the cache: {self.blocks} blocks of "
+                f"{self.block_size} hold {self.blocks * self.block_size} tokens"
+            )
+
+    @property
+    def context_tokens(self) -> int:
+        """The longest prompt and answer together."""
+        return self.context_tokens_max or min(_CONTEXT_TOKENS, self.blocks * self.block_size)
+
+
+def settings_of(section: EngineSection) -> Settings:
+    """
+    Raises:
+        ConfigError: unknown key, wrong type or impossible value; names `engine.<key>`.
+    """
+    arguments = {key.replace("-", "_"): value for key, value in section.arguments.items()}
+    for key in arguments:
+        if key not in Settings.__struct_fields__:
+            near = difflib.get_close_matches(key, Settings.__struct_fields__, n=1)
+            hint = f"; did you mean engine.{near[0]}?" if near else ""
+            raise ConfigError(f"engine.{key}: the simulated engine has no such setting{hint}", param=f"engine.{key}")
+    try:
+        return msgspec.convert(arguments, Settings)
+    except msgspec.ValidationError as error:
+        key = field_of(error) or "context_tokens_max"
+        raise ConfigError(f"engine.{key}: {str(error).partition(' - at')[0]}", param=f"engine.{key}") from error
