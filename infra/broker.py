@@ -209,6 +209,8 @@ class Broker:
     async def close(self) -> None:
         """Never hangs: `drain` did (30 s with queued pull messages), so what matters is flushed and the rest cut."""
         self._is_open = False
+        # Wakes whoever waits for the connection, to hear that there will be none.
+        self._is_up.set()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(_CLOSE_S):
                 if self.nc.is_connected:
@@ -324,6 +326,8 @@ class Broker:
                 if not self._is_up.is_set():
                     async with asyncio.timeout(left_s):
                         await self._is_up.wait()
+                if not self._is_open:
+                    raise BusUnavailable("this connection to the broker is closed")
                 tries += 1
                 return await ask(min(_TRY_S, left_s), tries)
             except Lost:
@@ -331,8 +335,6 @@ class Broker:
             except (nats.errors.Error, TimeoutError, msgspec.DecodeError) as error:
                 why = str(error) or type(error).__name__
                 await asyncio.sleep(min(random.uniform(*_RETRY_S), left_s))  # noqa: S311 - nobody guards a secret with it
-            if not self._is_open:
-                raise BusUnavailable("this connection to the broker is closed")
             if loop.time() >= end:
                 raise BusUnavailable(
                     f"no confirmation from the broker at {shown(self._url)} within {limit_s:g}s "
@@ -361,9 +363,9 @@ class Broker:
             log.warning("broker.error", extra={"error": self._last_error})
 
     async def _lost(self) -> None:
-        self._is_up.clear()
         self._requests.fail_all()
         if self._is_open:
+            self._is_up.clear()
             log.warning("broker.lost", extra={"url": shown(self._url)})
 
     async def _back(self) -> None:

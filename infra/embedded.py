@@ -130,7 +130,7 @@ class EmbeddedServer:
             self._lock = None
 
     def _config(self) -> str:
-        store = json.dumps(str(self._dir / "jetstream"))
+        store = json.dumps(str(self._dir / "jetstream"), ensure_ascii=False)
         return (
             f"listen: 127.0.0.1:{self._port}\n"
             f"max_payload: {self._payload_bytes_max}\n"

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 PRESENCE_TTL_S = 15.0
 
 _NOT_FOUND = 404
+_DEDUPE_NS = 120_000_000_000
 _MENDABLE = {
     "max_age",
     "max_bytes",
@@ -90,7 +91,6 @@ def _ready(cfg: BrokerSection, pool: str) -> dict[str, Any]:
         subjects.ready_of_pool(pool),
         retention="workqueue",
         discard="new",
-        duplicate_window=_ns(120),
         allow_atomic=True,
         allow_msg_ttl=True,
     )
@@ -160,6 +160,8 @@ def _stream(cfg: BrokerSection, name: str, subject: str, **settings: Any) -> dic
         "discard": "old",
         "allow_direct": True,
         "num_replicas": cfg.replicas,
+        # No longer than the messages themselves are kept, or the broker refuses the stream.
+        "duplicate_window": min(_DEDUPE_NS, settings.get("max_age") or _DEDUPE_NS),
         **settings,
     }
 

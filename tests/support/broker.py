@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 from pathlib import Path
+from typing import Self
 
 from infra.embedded import EmbeddedServer
 
@@ -21,11 +22,20 @@ class TestBroker:
         self._server = EmbeddedServer(data_dir)
         self.url = ""
 
-    async def __aenter__(self) -> TestBroker:
+    async def __aenter__(self) -> Self:
         self.url = await self._server.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def pid(self) -> int:
+        """Of nats-server itself."""
+        return self._server.pid
+
+    async def stop(self) -> None:
+        """The polite end."""
         await self._server.stop()
 
     async def kill(self) -> None:
