@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 from pathlib import Path
+from typing import Self
 
 from infra.embedded import EmbeddedServer
 
@@ -21,7 +22,7 @@ class TestBroker:
         self._server = EmbeddedServer(data_dir)
         self.url = ""
 
-    async def __aenter__(self) -> TestBroker:
+    async def __aenter__(self) -> Self:
         self.url = await self._server.start()
         return self
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, Self
 
 from consumer.engine.port import Admit, Answer, Capacity, EngineEvent, EngineRequest, Need, TextDelta
 from consumer.service import ConsumerService
@@ -82,7 +82,7 @@ class EchoConsumer:
         self._task: asyncio.Task[None] | None = None
         self._broker: Broker
 
-    async def __aenter__(self) -> EchoConsumer:
+    async def __aenter__(self) -> Self:
         service: ConsumerService | None = None
 
         def reconnected() -> None:
