@@ -41,7 +41,7 @@ def environment_defaults(section: EngineSection) -> dict[str, str]:
 
 
 def parse(model: str, arguments: dict[str, EngineValue], served_name: str = "") -> argparse.Namespace:
-    """vLLM's namespace for `vllm serve MODEL …`.
+    """VLLM's namespace for `vllm serve MODEL …`.
 
     Raises:
         ConfigError: unknown key, or a value vLLM refuses; names `engine.<key>`.

@@ -34,28 +34,7 @@ from schemas.errors import EngineFailed
 from schemas.frames import Delta, Finished
 
 _START_S = 600.0
-_WORDS = [
-    "river",
-    "water",
-    "gate",
-    "turbine",
-    "stream",
-    "queue",
-    "token",
-    "cache",
-    "batch",
-    "power",
-    "mill",
-    "stone",
-    "light",
-    "house",
-    "road",
-    "wind",
-    "rain",
-    "snow",
-    "hill",
-    "sea",
-]
+_WORDS = ("river", "water", "gate", "turbine", "stream", "queue", "token", "power", "mill", "stone", "light", "road")
 
 
 class Load(msgspec.Struct, frozen=True):

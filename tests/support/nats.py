@@ -38,7 +38,7 @@ class NatsServer:
 
     def kill(self) -> None:
         """kill -9 of nats-server itself; returns when it is gone."""
-        os.kill(self._server.server_pid, signal.SIGKILL)
+        os.kill(self._server.pid, signal.SIGKILL)
         asyncio.run(self._server.wait_ended())
 
     def restart(self) -> None:
