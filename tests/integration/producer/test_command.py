@@ -217,3 +217,18 @@ def test_an_input_that_changed_under_an_unfinished_run_is_noticed(tmp_path: Path
     over = penstock(tmp_path, *words, "--overwrite")
     assert over.returncode == 0, over.stderr
     assert len(custom_ids(tmp_path / "out.jsonl")) == 5
+
+
+def test_ctrl_c_on_a_watched_answer_cancels_its_job(tmp_path: Path) -> None:
+    with started(tmp_path, "up", *SIMULATED, "--engine.step_s", "0.05", "--json") as up:
+        ready(up)
+        body = '{"prompt": "x", "max_tokens": 2000, "ignore_eos": true}'
+        (tmp_path / "body.json").write_text(body)
+        words = ["stream", "--body", "body.json", "--endpoint", "completions", "--id", "watched"]
+        with started(tmp_path, *words) as stream:
+            assert stream.stdout is not None
+            assert stream.stdout.read(1)
+            stream.send_signal(signal.SIGINT)
+            assert stream.wait(20) == 130
+        stored = json.loads(penstock(tmp_path, "result", "watched", "--json").stdout)
+        assert stored["status"] == "cancelled"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import msgspec
 
-from producer.events import Event, Restarted
+from producer.events import Event, Restarted, text_in
 from producer.replay import Replay
 from schemas.frames import Chunk, Delta, Finished, Started
 from schemas.frames import Event as WireEvent
@@ -126,3 +126,14 @@ def test_chunks_cannot_be_compared_so_their_restart_is_visible() -> None:
 
 def test_a_job_nobody_streamed_tells_its_text_at_the_end() -> None:
     assert text_of(Replay("j").finish(completed("all of it"))) == "all of it"
+
+
+def test_text_is_found_in_chunks_of_both_endpoints() -> None:
+    chat = b'{"choices":[{"index":1,"delta":{"content":"hi"}}]}'
+    plain = b'{"choices":[{"index":0,"text":"yo"}]}'
+    tool = b'{"choices":[{"index":0,"delta":{"tool_calls":[]}}]}'
+
+    found = [text_in(Chunk(job="j", seq=1, chunk=msgspec.Raw(raw)), 1) for raw in (chat, plain, tool)]
+
+    assert found == ["hi", "", ""]
+    assert text_in(Chunk(job="j", seq=1, chunk=msgspec.Raw(plain))) == "yo"
