@@ -232,3 +232,14 @@ def test_ctrl_c_on_a_watched_answer_cancels_its_job(tmp_path: Path) -> None:
             assert stream.wait(20) == 130
         stored = json.loads(penstock(tmp_path, "result", "watched", "--json").stdout)
         assert stored["status"] == "cancelled"
+
+
+def test_a_broker_that_never_saw_a_consumer_is_no_mystery(tmp_path: Path) -> None:
+    with started(tmp_path, "up", "--no-consumer", "--json") as up:
+        ready(up)
+        submitted = penstock(tmp_path, "submit", "x")
+        assert (submitted.returncode, "known: none yet" in submitted.stderr) == (2, True)
+        assert penstock(tmp_path, "jobs").returncode == 0
+        assert penstock(tmp_path, "result", "x").returncode == 4
+        cancelled = penstock(tmp_path, "cancel", "x")
+        assert (cancelled.returncode, "no job x" in cancelled.stderr) == (2, True)
