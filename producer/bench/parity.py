@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import uvloop
 
 from infra import settings
@@ -138,12 +139,36 @@ def _write(path: Path, lines: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
 
 
+class _Message(msgspec.Struct):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message
+
+
+class _Body(msgspec.Struct):
+    choices: list[_Choice] = []
+
+
+class _Response(msgspec.Struct):
+    body: _Body | None = None
+
+
+class _Output(msgspec.Struct):
+    """What both write, as far as it matters here."""
+
+    custom_id: str
+    response: _Response | None = None
+    error: Any = None
+
+
 def _texts(path: Path) -> dict[str, str]:
+    """By custom_id: the answer, or the error where there is none."""
     texts: dict[str, str] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        output = json.loads(line)
-        body = (output.get("response") or {}).get("body") or {}
-        choices = body.get("choices") or [{}]
-        answer = (choices[0].get("message") or {}).get("content")
-        texts[output["custom_id"]] = json.dumps(output.get("error")) if answer is None else answer
+    for line in path.read_bytes().splitlines():
+        output = msgspec.json.decode(line, type=_Output)
+        choices = output.response.body.choices if output.response and output.response.body else []
+        answer = choices[0].message.content if choices else None
+        texts[output.custom_id] = json.dumps(output.error) if answer is None else answer
     return texts

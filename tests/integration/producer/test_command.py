@@ -19,7 +19,7 @@ PENSTOCK = [sys.executable, "-c", "from producer.cli import main; raise SystemEx
 
 
 def environment(tmp_path: Path) -> dict[str, str]:
-    ours = os.environ  # noqa: TID251 - a test is a main()
+    ours = os.environ
     kept = {name: value for name, value in ours.items() if not name.startswith("PENSTOCK__")}
     return {**kept, "XDG_DATA_HOME": str(tmp_path / "data"), "PENSTOCK__CONSUMER__GRACE_S": "1"}
 
