@@ -16,6 +16,7 @@ import uvloop
 
 from consumer.engine.port import Engine
 from consumer.engine.registry import environment_defaults, make_engine
+from consumer.engine.vllm_plugin import CONSUMER_PID
 from consumer.service import ConsumerService
 from infra import embedded, logs, settings, topology
 from infra.broker import connect
@@ -48,6 +49,7 @@ def main() -> int:
         # vLLM reads these when it is imported, so they must be set before the engine is made.
         for name, value in environment_defaults(cfg.engine).items():
             environment.setdefault(name, value)
+        environment[CONSUMER_PID] = str(os.getpid())
         data_dir = settings.data_dir(cfg, environment)
         uvloop.run(_serve(cfg, data_dir))
     except EngineDied as error:
