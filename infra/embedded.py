@@ -242,7 +242,7 @@ def _watched(binary: Path, config: Path) -> list[str]:
 
 async def _ended(process: subprocess.Popen[bytes]) -> int:
     """Asks now and then: a thread that waits could not be cancelled, and would hold up the end of the loop."""
-    while (code := process.poll()) is None:  # noqa: ASYNC110 - see above
+    while (code := process.poll()) is None:
         await asyncio.sleep(0.05)
     return code
 

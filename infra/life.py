@@ -7,6 +7,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 import time
 
 _PR_SET_PDEATHSIG = 1
@@ -36,6 +37,21 @@ def on_signals(loop: asyncio.AbstractEventLoop) -> Stop:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.request)
     return stop
+
+
+def exit_with_parent(check_every_s: float = 0.5) -> None:
+    """Ends this process, from a thread, once its parent is gone.
+
+    For children started from a thread: Linux's own death signal comes when that *thread* ends.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(check_every_s)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="exit-with-parent", daemon=True).start()
 
 
 def die_with_parent(number: int = signal.SIGTERM) -> None:

@@ -19,6 +19,37 @@ class Restarted(msgspec.Struct, frozen=True, kw_only=True):
 Event = Started | Delta | Chunk | Restarted | Finished
 
 
+class _ChunkDelta(msgspec.Struct):
+    content: str | None = None
+
+
+class _ChunkChoice(msgspec.Struct):
+    index: int = 0
+    text: str | None = None
+    delta: _ChunkDelta | None = None
+
+
+class _ChunkBody(msgspec.Struct):
+    choices: list[_ChunkChoice] = []
+
+
+_chunk_decoder = msgspec.json.Decoder(_ChunkBody)
+
+
+def text_in(event: Event, choice: int = 0) -> str:
+    """What `event` adds to the text of one choice."""
+    if isinstance(event, Delta):
+        return event.text if event.choice == choice else ""
+    if not isinstance(event, Chunk):
+        return ""
+    try:
+        members = _chunk_decoder.decode(event.chunk).choices
+    except msgspec.DecodeError:
+        return ""
+    texts = (one.text if one.delta is None else one.delta.content for one in members if one.index == choice)
+    return "".join(text for text in texts if text)
+
+
 class JobFailed(PenstockError):
     """Raised where only text was asked for and the job ended without all of it. `result` has the whole story."""
 

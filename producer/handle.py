@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
-from producer.events import Event, raised_unless_completed
+from producer.events import Event, raised_unless_completed, text_in
 from producer.feed import Address, Feed
-from schemas.frames import Delta, Finished
+from schemas.frames import Finished
 from schemas.result import Result
 from schemas.subjects import Lane
 
@@ -122,7 +122,7 @@ class Stream:
             JobFailed: the job ended without completing.
         """
         async for event in self:
-            if isinstance(event, Delta) and event.choice == choice:
-                yield event.text
+            if text := text_in(event, choice):
+                yield text
             elif isinstance(event, Finished) and event.result is not None:
                 raised_unless_completed(event.result)

@@ -14,7 +14,7 @@ import msgspec
 import nats.errors
 from nats.aio.msg import Msg
 
-from infra.broker import Broker
+from infra.broker import Broker, NoSuchStream
 from schemas import subjects
 from schemas.errors import BusUnavailable
 from schemas.result import ErrorDetail, Result, Status, decode_result
@@ -78,7 +78,11 @@ async def last_of_each(broker: Broker, stream: str, wildcard: str) -> list[Found
 
 async def latest(broker: Broker, stream: str, wanted: str, limit: int) -> list[Found]:
     """The newest messages on `wanted`, newest first, found by reading back from the end in growing windows."""
-    last = await broker.last_on(stream, wanted)
+    try:
+        last = await broker.last_on(stream, wanted)
+    except NoSuchStream:
+        # No consumer was ever here.
+        return []
     if last is None:
         return []
     window = 2 * limit

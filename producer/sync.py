@@ -13,13 +13,13 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from producer.client import Client
-from producer.events import Event, raised_unless_completed
+from producer.events import Event, raised_unless_completed, text_in
 from producer.handle import Handle, Stream
 from producer.listing import JobInfo, PoolInfo
 from producer.request import Body, Options, Request
 from schemas.config import Config
 from schemas.errors import BusUnavailable
-from schemas.frames import Delta, Finished
+from schemas.frames import Finished
 from schemas.result import Result
 from schemas.subjects import Lane
 
@@ -114,8 +114,8 @@ class SyncStream:
 
     def text(self, choice: int = 0) -> Generator[str]:
         for event in self:
-            if isinstance(event, Delta) and event.choice == choice:
-                yield event.text
+            if text := text_in(event, choice):
+                yield text
             elif isinstance(event, Finished) and event.result is not None:
                 raised_unless_completed(event.result)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.consumer import ConsumerProcess
+from tests.support.engines import EngineInThread, running_engine
 from tests.support.nats import NatsServer, nats_server
 
 
@@ -39,3 +40,16 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[str, Pat
             yield url, folder
         finally:
             runner.run(consumer.kill())
+
+
+@pytest.fixture(scope="session")
+def engine_data_dir() -> Path:
+    """Where the tiny model is kept: made once a checkout, because it takes seconds."""
+    return Path(__file__).parent.parent / ".penstock"
+
+
+@pytest.fixture(scope="session")
+def vllm_engine(engine_data_dir: Path) -> Generator[EngineInThread]:
+    """The one vLLM of the whole run, with a scarce KV cache. Whoever uses it leaves it empty."""
+    with running_engine("vllm", engine_data_dir) as engine:
+        yield engine

@@ -7,6 +7,9 @@ near-ties that fall differently in another batch.
 `python -m consumer.engine.tiny_model DIR` makes it there and prints its path.
 """
 
+# torch and transformers are typed for themselves, not for those who import them.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import hashlib
@@ -121,6 +124,7 @@ def _train_model(folder: Path, tokenizer: Any) -> None:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=_STEPS, pct_start=0.1)
     order = torch.Generator().manual_seed(_SEED)
     model.train()
+    loss = torch.zeros(())
     for _ in range(_STEPS):
         picked = [rows[index] for index in torch.randperm(len(rows), generator=order)[:_ROWS].tolist()]
         width = max(len(row) for row in picked)

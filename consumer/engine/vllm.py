@@ -5,14 +5,18 @@ the seam: see `vllm_call`. These paths move between vLLM releases; they live in 
 else, the release is pinned, and the conformance suite guards them.
 """
 
+# vLLM is typed for itself, not for those who import it.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -21,6 +25,9 @@ from consumer.engine.port import Admit, Answer, Capacity, Engine, EngineEvent, E
 from schemas.config import EngineSection
 from schemas.errors import ConfigError, EngineFailed, JobMalformed, UnknownEndpoint
 from schemas.job import Endpoint
+
+if TYPE_CHECKING:
+    from consumer.engine.vllm_call import Call
 
 log = logging.getLogger(__name__)
 
@@ -91,12 +98,10 @@ class VllmEngine:
                 mode=mode,
                 stream_interval=lambda: stream_interval(self._tap.running),
             )
-            if mode is Mode.RECORDED:
-                async for event in self._recorded(serve, body, call):
+            run = self._recorded if mode is Mode.RECORDED else self._tapped
+            async with aclosing(run(serve, body, call)) as events:
+                async for event in events:
                     yield event
-                return
-            async for event in self._tapped(serve, body, call):
-                yield event
 
     def capacity(self) -> Capacity:
         capacity: Capacity = self._tap.capacity()
@@ -183,52 +188,54 @@ class VllmEngine:
             or body.return_token_ids
         )
 
-    async def _tapped(self, serve: Any, body: Any, call: Any) -> AsyncGenerator[EngineEvent, None]:
-        from consumer.engine.vllm_call import current_call  # noqa: PLC0415
+    async def _tapped(self, serve: Any, body: Any, call: Call) -> AsyncGenerator[EngineEvent, None]:
+        serving = _in_call(call, serve(body))
+        async with aclosing(_events(serving, call)) as events:
+            async for event in events:
+                yield event
+        yield _answer(serving.result())
 
-        token = current_call.set(call)
-        serving = asyncio.ensure_future(serve(body))
+    async def _recorded(self, serve: Any, body: Any, call: Call) -> AsyncGenerator[EngineEvent, None]:
+        running = _in_call(call, _collect(serve, body.model_copy(update={"stream": True}), call))
+        async with aclosing(_events(running, call)) as events:
+            async for event in events:
+                yield event
+        running.result()
+        call.replay()
+        yield _answer(await _in_call(call, serve(body)))
+
+
+def _in_call(call: Call, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    """`work` as a task in which the engine proxy finds `call`."""
+    from consumer.engine.vllm_call import current_call  # noqa: PLC0415
+
+    token = current_call.set(call)
+    try:
+        return asyncio.ensure_future(work)
+    finally:
         current_call.reset(token)
-        serving.add_done_callback(lambda _: call.changed.set())
-        try:
-            while not serving.done() or call.events:
-                if not call.events:
-                    await call.changed.wait()
-                call.changed.clear()
-                events, call.events = call.events, []
-                for event in events:
-                    yield event
-            yield _answer(serving.result())
-        finally:
-            await _ended(serving, call)
-
-    async def _recorded(self, serve: Any, body: Any, call: Any) -> AsyncGenerator[EngineEvent, None]:
-        from consumer.engine.vllm_call import Mode, current_call  # noqa: PLC0415
-
-        streamed = body.model_copy(update={"stream": True})
-        token = current_call.set(call)
-        running = asyncio.ensure_future(_collect(serve, streamed, call))
-        current_call.reset(token)
-        running.add_done_callback(lambda _: call.changed.set())
-        try:
-            while not running.done() or call.events:
-                if not call.events:
-                    await call.changed.wait()
-                call.changed.clear()
-                events, call.events = call.events, []
-                for event in events:
-                    yield event
-            running.result()
-        finally:
-            await _ended(running, call)
-        call.mode, call.prompts = Mode.REPLAYED, 0
-        token = current_call.set(call)
-        replaying = asyncio.ensure_future(serve(body))
-        current_call.reset(token)
-        yield _answer(await replaying)
 
 
-async def _collect(serve: Any, body: Any, call: Any) -> None:
+async def _events(task: asyncio.Task[Any], call: Call) -> AsyncGenerator[EngineEvent, None]:
+    """What `task` brings into the call, until it ends; closing this aborts the request in the engine."""
+    task.add_done_callback(call.wake)
+    try:
+        while not task.done() or call.events:
+            if not call.events:
+                await call.changed.wait()
+            for event in call.taken():
+                yield event
+    finally:
+        call.stop_waiting()
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        elif not task.cancelled():
+            # Read, so that a failure nobody waited for any more is not reported as lost.
+            task.exception()
+
+
+async def _collect(serve: Any, body: Any, call: Call) -> None:
     """Runs the serving layer's stream into `call.events`."""
     from vllm.entrypoints.serve.engine.protocol import ErrorResponse  # noqa: PLC0415
 
@@ -237,23 +244,11 @@ async def _collect(serve: Any, body: Any, call: Any) -> None:
     stream = await serve(body)
     if isinstance(stream, ErrorResponse):
         raise of_response(stream)
-    async with contextlib.aclosing(stream):
+    async with aclosing(stream):
         async for text in stream:
             chunk = text.removeprefix("data: ").strip()
             if chunk and chunk != "[DONE]":
-                call.events.append(RawChunk(chunk.encode(), 1))
-                call.changed.set()
-
-
-async def _ended(task: asyncio.Task[Any] | asyncio.Future[Any], call: Any) -> None:
-    """Cancels what still runs and waits for it: its request is aborted in the engine when this returns."""
-    call.stop_waiting()
-    if not task.done():
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-    elif not task.cancelled():
-        # Read, so that a failure nobody waited for any more is not reported as lost.
-        task.exception()
+                call.put(RawChunk(chunk.encode(), 1))
 
 
 def _answer(response: Any) -> Answer:

@@ -18,7 +18,8 @@ _DEFAULTS: dict[str, EngineValue] = {
 
 
 # The tiny model is stored in float32, which vLLM would lower on CPU; its answers are to be repeatable to the last bit.
-_TINY_DEFAULTS: dict[str, EngineValue] = {"dtype": "float32"}
+# Compiling it takes a C compiler, half a minute, and wins nothing.
+_TINY_DEFAULTS: dict[str, EngineValue] = {"dtype": "float32", "enforce_eager": True}
 
 
 def environment_defaults(section: EngineSection) -> dict[str, str]:

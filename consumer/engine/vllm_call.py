@@ -5,6 +5,9 @@ knows which job is asking by a context variable, waits for the job to be admitte
 as the output processor makes them, and gives the serving layer the one, whole output it builds the response from.
 """
 
+# vLLM is typed for itself, not for those who import it.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import asyncio
@@ -76,6 +79,22 @@ class Call:
                 self.events.append(TextDelta(choice, completion.text, tokens))
         if self.events:
             self.changed.set()
+
+    def put(self, event: EngineEvent) -> None:
+        self.events.append(event)
+        self.changed.set()
+
+    def taken(self) -> list[EngineEvent]:
+        self.changed.clear()
+        events, self.events = self.events, []
+        return events
+
+    def wake(self, _: object = None) -> None:
+        self.changed.set()
+
+    def replay(self) -> None:
+        """From here on the recorded outputs stand in for the engine."""
+        self.mode, self.prompts = Mode.REPLAYED, 0
 
     def _whole_need(self) -> Need:
         # Several prompts are rare and similar: as many sequences of the largest.

@@ -17,12 +17,12 @@ from producer.cli.main import Invocation
 from producer.cli.settings import client_of
 from producer.cli.terminal import is_stdout_terminal, note, say, say_json
 from producer.cli.times import deadline_of, seconds_of
-from producer.events import Event, Restarted
+from producer.events import Event, Restarted, text_in
 from producer.handle import Handle, Stream
 from producer.replay import texts_of
 from producer.request import Request
 from schemas.errors import ConfigError, ResultPending
-from schemas.frames import Delta, Finished
+from schemas.frames import Finished
 from schemas.job import Endpoint
 from schemas.result import Result
 
@@ -181,9 +181,9 @@ async def _show_stream(stream: Stream, *, as_json: bool) -> int:
     async for event in stream:
         if as_json:
             say_json(_event_json(event))
-        elif isinstance(event, Delta) and event.choice == 0:
-            say(event.text, end="")
-            last = event.text[-1:] or last
+        elif text := text_in(event):
+            say(text, end="")
+            last = text[-1]
         elif isinstance(event, Restarted):
             note("\n— another consumer took over and says something else; from the start: —")
         if isinstance(event, Finished):

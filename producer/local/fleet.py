@@ -94,14 +94,16 @@ class Fleet:
                 ready.cancel()
 
     async def wait_failed(self) -> None:
-        """Until a consumer is gone for good. Without consumers, for ever.
+        """Until a consumer is gone for good, or the broker cannot be started again. Otherwise for ever.
 
         Raises:
             EngineFailed: as `wait_ready`.
+            ConfigError: the broker's own reason.
         """
-        if not self._lives:
+        lives = [*self._lives, *([self._broker_life] if self._broker_life else [])]
+        if not lives:
             await asyncio.Event().wait()
-        done, _ = await asyncio.wait(self._lives, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(lives, return_when=asyncio.FIRST_COMPLETED)
         for life in done:
             life.result()
 

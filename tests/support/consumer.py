@@ -46,7 +46,7 @@ class ConsumerProcess:
 
     async def start(self) -> None:
         environment = {
-            **os.environ,  # noqa: TID251
+            **os.environ,
             "PENSTOCK__BROKER__URL": self._url,
             "PENSTOCK__DATA_DIR": str(self._data_dir),
             "PYTHONUNBUFFERED": "1",

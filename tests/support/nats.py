@@ -65,7 +65,7 @@ def nats_server() -> Generator[str]:
 
 def wants_docker() -> bool:
     """Asked for, and a daemon answers."""
-    if os.environ.get("PENSTOCK_TEST_DOCKER") != "1" or shutil.which("docker") is None:  # noqa: TID251
+    if os.environ.get("PENSTOCK_TEST_DOCKER") != "1" or shutil.which("docker") is None:
         return False
     return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
 

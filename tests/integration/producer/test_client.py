@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from producer.client import Client
 from producer.events import JobFailed, Restarted
+from producer.handle import Handle
 from producer.request import Request
 from schemas.config import BrokerSection, ClientSection, Config
 from schemas.errors import (
@@ -55,7 +57,7 @@ def run(tmp_path: Path, story: Callable[[Stage], Awaitable[None]], *, consumer: 
     asyncio.run(told())
 
 
-def chat(text: str, **more: object) -> dict[str, object]:
+def chat(text: str, **more: object) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **more}
 
 
@@ -133,7 +135,7 @@ def test_map_answers_everything_within_its_window(tmp_path: Path, ordered: bool)
     async def story(stage: Stage) -> None:
         taken = yielded = most = 0
 
-        def source():
+        def source() -> Iterator[Request]:
             nonlocal taken
             for number in range(60):
                 taken += 1
@@ -154,7 +156,7 @@ def test_map_answers_everything_within_its_window(tmp_path: Path, ordered: bool)
 
 def test_map_takes_async_sources_and_goes_on_after_a_refused_line(tmp_path: Path) -> None:
     async def story(stage: Stage) -> None:
-        async def source():
+        async def source() -> AsyncGenerator[Any]:
             yield chat("good")
             yield b"{not json"
             yield chat("good too")
@@ -256,7 +258,7 @@ def test_bad_submissions_are_refused_with_the_field(tmp_path: Path) -> None:
         with pytest.raises(JobMalformed) as caught:
             await client.submit(chat("x"), lane="fast")
         assert caught.value.param == "lane"
-        with pytest.raises(JobMalformed, match="request 1: .*mapping"):
+        with pytest.raises(JobMalformed, match=r"request 1: .*mapping"):
             await client.submit_many([chat("x"), 7])  # type: ignore[list-item]
 
     run(tmp_path, story)
@@ -269,7 +271,7 @@ def test_an_id_used_before_is_refused_and_a_key_joins(tmp_path: Path) -> None:
         with pytest.raises(DuplicateJob, match="queued or running"):
             await client.submit(chat("x"), job_id="mine")
         assert (await first.result(10)).is_completed
-        with pytest.raises(DuplicateJob, match="ended completed"):
+        with pytest.raises(DuplicateJob, match=r"ended completed"):
             await client.submit(chat("x"), job_id="mine")
         one = await client.submit(chat("a", pause_s=0.3), idempotency_key="k")
         async with Client(stage.broker.url, config=CONFIG) as other:
@@ -293,6 +295,7 @@ def test_waiters_survive_the_death_of_their_consumer(tmp_path: Path) -> None:
         quiet = await stage.client.submit(chat(words, pause_s=0.1), stream=False)
         seen: list[str] = []
         restarts = 0
+        second = EchoConsumer(stage.broker.url, name="second")
         async for event in handle.stream():
             if isinstance(event, Delta):
                 seen.append(event.text)
@@ -300,7 +303,6 @@ def test_waiters_survive_the_death_of_their_consumer(tmp_path: Path) -> None:
             if len(seen) == 4 and not restarts and stage.consumer is not None:
                 await stage.consumer.vanish()
                 stage.consumer = None
-                second = EchoConsumer(stage.broker.url, name="second")
                 await second.__aenter__()
         try:
             assert "".join(seen) == words + " "
@@ -335,7 +337,7 @@ def test_waiters_survive_a_killed_broker(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
-async def _text(handle) -> str:
+async def _text(handle: Handle) -> str:
     return "".join([text async for text in handle.stream().text()])
 
 

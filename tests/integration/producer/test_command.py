@@ -19,7 +19,8 @@ PENSTOCK = [sys.executable, "-c", "from producer.cli import main; raise SystemEx
 
 
 def environment(tmp_path: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK__")}
+    ours = os.environ
+    kept = {name: value for name, value in ours.items() if not name.startswith("PENSTOCK__")}
     return {**kept, "XDG_DATA_HOME": str(tmp_path / "data"), "PENSTOCK__CONSUMER__GRACE_S": "1"}
 
 
@@ -216,3 +217,29 @@ def test_an_input_that_changed_under_an_unfinished_run_is_noticed(tmp_path: Path
     over = penstock(tmp_path, *words, "--overwrite")
     assert over.returncode == 0, over.stderr
     assert len(custom_ids(tmp_path / "out.jsonl")) == 5
+
+
+def test_ctrl_c_on_a_watched_answer_cancels_its_job(tmp_path: Path) -> None:
+    with started(tmp_path, "up", *SIMULATED, "--engine.step_s", "0.05", "--json") as up:
+        ready(up)
+        body = '{"prompt": "x", "max_tokens": 2000, "ignore_eos": true}'
+        (tmp_path / "body.json").write_text(body)
+        words = ["stream", "--body", "body.json", "--endpoint", "completions", "--id", "watched"]
+        with started(tmp_path, *words) as stream:
+            assert stream.stdout is not None
+            assert stream.stdout.read(1)
+            stream.send_signal(signal.SIGINT)
+            assert stream.wait(20) == 130
+        stored = json.loads(penstock(tmp_path, "result", "watched", "--json").stdout)
+        assert stored["status"] == "cancelled"
+
+
+def test_a_broker_that_never_saw_a_consumer_is_no_mystery(tmp_path: Path) -> None:
+    with started(tmp_path, "up", "--no-consumer", "--json") as up:
+        ready(up)
+        submitted = penstock(tmp_path, "submit", "x")
+        assert (submitted.returncode, "known: none yet" in submitted.stderr) == (2, True)
+        assert penstock(tmp_path, "jobs").returncode == 0
+        assert penstock(tmp_path, "result", "x").returncode == 4
+        cancelled = penstock(tmp_path, "cancel", "x")
+        assert (cancelled.returncode, "no job x" in cancelled.stderr) == (2, True)

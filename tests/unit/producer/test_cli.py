@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -31,7 +32,9 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
         (["up", "--engine.x", "-1"], ["up"], ["--engine.x", "-1"]),
     ],
 )
-def test_settings_are_taken_out_before_argparse_misreads_their_values(words, rest, taken) -> None:
+def test_settings_are_taken_out_before_argparse_misreads_their_values(
+    words: list[str], rest: list[str], taken: list[str]
+) -> None:
     assert overrides.split(words) == (rest, taken)
 
 
@@ -65,7 +68,9 @@ def test_errors_have_exit_codes_scripts_can_use() -> None:
         (["up", "--consumers", "0"], "--consumers"),
     ],
 )
-def test_a_wrong_argument_is_one_line_and_exit_2(words, says, capsys, monkeypatch, tmp_path) -> None:
+def test_a_wrong_argument_is_one_line_and_exit_2(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
 
@@ -78,7 +83,9 @@ def test_a_wrong_argument_is_one_line_and_exit_2(words, says, capsys, monkeypatc
     assert re.search(says, error)
 
 
-def test_no_broker_is_exit_3_and_json_says_so_too(capsys, monkeypatch, tmp_path) -> None:
+def test_no_broker_is_exit_3_and_json_says_so_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
 

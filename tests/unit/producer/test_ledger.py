@@ -10,7 +10,7 @@ from schemas.batch_line import encode_output, rejected_output
 from schemas.errors import ConfigError, JobMalformed
 
 
-def line(custom_id: object, **more) -> bytes:
+def line(custom_id: object, **more: object) -> bytes:
     return json.dumps({"custom_id": custom_id, "url": "/v1/completions", "body": {"prompt": "x"}, **more}).encode()
 
 
@@ -21,8 +21,7 @@ def answer(line_id: str) -> bytes:
 def test_every_line_gets_a_job_of_its_own_and_the_same_again() -> None:
     first = [Ledger("run").take(1, line("a")), Ledger("run").take(9, line("a"))]
 
-    assert all(isinstance(todo, Todo) for todo in first)
-    assert first[0].job_id == first[1].job_id == ids.job_id_of_line("run", "a")
+    assert [todo.job_id for todo in first if isinstance(todo, Todo)] == [ids.job_id_of_line("run", "a")] * 2
 
 
 def test_what_is_written_is_not_asked_for_again() -> None:
@@ -47,7 +46,7 @@ def test_what_is_written_is_not_asked_for_again() -> None:
         (line(7), "custom_id", "Expected"),
     ],
 )
-def test_a_malformed_line_is_rejected_by_number_and_field(text, param, says) -> None:
+def test_a_malformed_line_is_rejected_by_number_and_field(text: bytes, param: str, says: str) -> None:
     decision = Ledger("run").take(4, text)
 
     assert isinstance(decision, Rejected)

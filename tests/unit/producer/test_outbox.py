@@ -21,7 +21,9 @@ from schemas.errors import BusUnavailable, PenstockError
         (5000, 0, False, "batch", BATCH_MAX),
     ],
 )
-def test_few_callers_store_alone_and_many_share_a_batch(waiting, singles, batch, kind, count) -> None:
+def test_few_callers_store_alone_and_many_share_a_batch(
+    waiting: int, singles: int, batch: bool, kind: str, count: int
+) -> None:
     commit = decide(waiting, singles, batch)
 
     assert (commit.kind, commit.count) == (kind, count)
@@ -33,12 +35,12 @@ class FakeStore:
         self.singles = 0
         self.batches: list[int] = []
 
-    async def store(self, subject, payload, *, headers, msg_id) -> Ack:
+    async def store(self, subject: str, payload: bytes, *, headers: dict[str, str] | None, msg_id: str) -> Ack:
         self.singles += 1
         await asyncio.sleep(0.001)
         return Ack("S", self.singles)
 
-    async def store_batch(self, messages) -> list[Ack | PenstockError]:
+    async def store_batch(self, messages: list[Outgoing]) -> list[Ack | PenstockError]:
         self.batches.append(len(messages))
         await asyncio.sleep(0.001)
         return [BusUnavailable("no") if message.payload == b"bad" else Ack("S", 1) for message in messages]

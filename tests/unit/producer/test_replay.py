@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import msgspec
 
-from producer.events import Restarted
+from producer.events import Event, Restarted, text_in
 from producer.replay import Replay
 from schemas.frames import Chunk, Delta, Finished, Started
+from schemas.frames import Event as WireEvent
 from schemas.result import Result, Status, Usage
 
 
@@ -22,11 +23,11 @@ def completed(text: str, tokens: int = 0) -> Result:
     return Result(id="j", status=Status.COMPLETED, status_code=200, pool="p", tenant="t", body=body, usage=usage)
 
 
-def told(replay: Replay, *events) -> list:
+def told(replay: Replay, *events: WireEvent) -> list[Event]:
     return [shown for event in events for shown in replay.take(event)]
 
 
-def text_of(events: list) -> str:
+def text_of(events: list[Event]) -> str:
     text = ""
     for event in events:
         if isinstance(event, Restarted):
@@ -50,7 +51,7 @@ def test_a_repeat_of_the_same_text_is_swallowed() -> None:
 
     shown = told(replay, started(2), delta(1, "on"), delta(2, "e t"), delta(3, "wo three"), delta(4, " four"))
 
-    assert [event.text for event in shown] == ["three", " four"]
+    assert [event.text for event in shown if isinstance(event, Delta)] == ["three", " four"]
     assert [type(event) for event in replay.finish(completed("one two three four"), 5)] == [Finished]
 
 
@@ -80,6 +81,7 @@ def test_text_behind_a_hole_is_held_back_and_completed_from_the_result() -> None
     assert text_of(shown) == "a"
     last = replay.finish(completed("abc", tokens=3), 4)
     assert text_of(last) == "bc"
+    assert isinstance(last[0], Delta)
     assert last[0].tokens == 2
 
 
@@ -111,7 +113,7 @@ def test_choices_are_repeated_apart() -> None:
 
     shown = told(replay, started(2), delta(1, "x", 1), delta(2, "y", 1), delta(3, "a", 0), delta(4, "b", 0))
 
-    assert [(event.choice, event.text) for event in shown] == [(1, "y"), (0, "b")]
+    assert [(event.choice, event.text) for event in shown if isinstance(event, Delta)] == [(1, "y"), (0, "b")]
 
 
 def test_chunks_cannot_be_compared_so_their_restart_is_visible() -> None:
@@ -124,3 +126,14 @@ def test_chunks_cannot_be_compared_so_their_restart_is_visible() -> None:
 
 def test_a_job_nobody_streamed_tells_its_text_at_the_end() -> None:
     assert text_of(Replay("j").finish(completed("all of it"))) == "all of it"
+
+
+def test_text_is_found_in_chunks_of_both_endpoints() -> None:
+    chat = b'{"choices":[{"index":1,"delta":{"content":"hi"}}]}'
+    plain = b'{"choices":[{"index":0,"text":"yo"}]}'
+    tool = b'{"choices":[{"index":0,"delta":{"tool_calls":[]}}]}'
+
+    found = [text_in(Chunk(job="j", seq=1, chunk=msgspec.Raw(raw)), 1) for raw in (chat, plain, tool)]
+
+    assert found == ["hi", "", ""]
+    assert text_in(Chunk(job="j", seq=1, chunk=msgspec.Raw(plain))) == "yo"

@@ -1,20 +1,22 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import pytest
 
 from producer import ids
-from producer.request import Request, prepared
+from producer.request import Prepared, Request, prepared
 from schemas.config import ClientSection
 from schemas.errors import BodyTooLarge, DeadlinePassed, JobMalformed, PenstockError, UnknownEndpoint
 
 NOW = 1_800_000_000_000
 
 
-def made(**fields):
-    request = Request(**{"body": {"prompt": "x"}, **fields})
+def made(**fields: Any) -> Prepared:
+    everything: dict[str, Any] = {"body": {"prompt": "x"}, **fields}
+    request = Request(**everything)
     return prepared(request, ClientSection(), now_unix_ms=NOW, random=b"0123456789", inbox_token="token")
 
 
@@ -49,7 +51,7 @@ def made(**fields):
         ({"endpoint": None}, "endpoint"),
     ],
 )
-def test_a_wrong_field_is_refused_by_name(fields, param) -> None:
+def test_a_wrong_field_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(JobMalformed) as caught:
         made(**fields)
 
@@ -57,18 +59,19 @@ def test_a_wrong_field_is_refused_by_name(fields, param) -> None:
 
 
 def test_other_refusals_have_their_own_class() -> None:
-    for fields, kind in [
+    cases: list[tuple[dict[str, Any], type[PenstockError]]] = [
         ({"endpoint": "/v1/x"}, UnknownEndpoint),
         ({"deadline_s": 0}, DeadlinePassed),
         ({"deadline": datetime(2001, 1, 1, tzinfo=UTC)}, DeadlinePassed),
         ({"body": {"prompt": "x" * 2**20}}, BodyTooLarge),
-    ]:
+    ]
+    for fields, kind in cases:
         with pytest.raises(kind):
             made(**fields)
 
 
 @pytest.mark.parametrize("body", [{"prompt": "é"}, '{"prompt": "é"}', '{"prompt": "é"}'.encode(), msgspec.Raw(b"{}")])
-def test_a_body_may_be_a_mapping_text_bytes_or_raw(body) -> None:
+def test_a_body_may_be_a_mapping_text_bytes_or_raw(body: Any) -> None:
     assert msgspec.json.decode(made(body=body).payload)["id"]
 
 

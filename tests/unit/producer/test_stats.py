@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from producer.batch.stats import Quantiles, Stats
@@ -24,7 +26,7 @@ def test_a_summary_counts_what_ended_and_why() -> None:
     stats.take_event(Delta(job="a", seq=1, text="x"), 1.0)
     stats.take_event(Delta(job="a", seq=2, text="y"), 1.1)
     assert stats.tokens == 2
-    common = {"pool": "p", "tenant": "t"}
+    common: Any = {"pool": "p", "tenant": "t"}
     timing = Timing(queue_s=1.0, engine_ttft_s=0.5)
     usage = Usage(completion_tokens=3)
     stats.take_result(Result(id="a", status=Status.COMPLETED, status_code=200, usage=usage, timing=timing, **common))
