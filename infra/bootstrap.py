@@ -135,11 +135,14 @@ def find_uv() -> list[str]:
 def pip_settings_for_uv() -> dict[str, str]:
     """Uv reads no PIP_* variable and no pip.conf; a machine that is set up for pip should just work."""
     settings: dict[str, str] = {}
-    for uv_name, pip_name in (("UV_FIND_LINKS", "find-links"), ("UV_DEFAULT_INDEX", "index-url")):
+    names = (("UV_FIND_LINKS", "find-links"), ("UV_DEFAULT_INDEX", "index-url"), ("SSL_CERT_FILE", "cert"))
+    for uv_name, pip_name in names:
+        if uv_name in os.environ:
+            continue
         value = os.environ.get("PIP_" + pip_name.upper().replace("-", "_")) or pip_config(pip_name)
-        if value and uv_name not in os.environ:
-            # pip separates by white space, uv by commas.
-            settings[uv_name] = ",".join(value.split())
+        if value:
+            # pip separates links by white space, uv by commas.
+            settings[uv_name] = ",".join(value.split()) if pip_name == "find-links" else value
     return settings
 
 
