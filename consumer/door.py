@@ -14,7 +14,7 @@ import msgspec
 
 from consumer.budget import KvBudget
 from consumer.engine.port import Capacity, Need
-from schemas.errors import EngineBusy
+from schemas.errors import EngineBusy, PenstockError
 
 
 class Rank(msgspec.Struct, frozen=True, order=True):
@@ -42,6 +42,7 @@ class Door:
         self._wait_s = wait_s
         self._waiting: list[_Waiter] = []
         self._alone: str | None = None
+        self._closed: PenstockError | None = None
 
     @property
     def waiting(self) -> int:
@@ -53,7 +54,10 @@ class Door:
         Raises:
             PromptTooLong: it never will.
             EngineBusy: it did not within `wait_s`; another consumer may be free.
+            ConsumerDraining: nobody enters any more.
         """
+        if self._closed is not None:
+            raise self._closed
         self._budget.check_possible(need)
         waiter = _Waiter(rank, job_id, need, alone, asyncio.get_running_loop().create_future())
         insort(self._waiting, waiter, key=lambda one: one.rank)
@@ -62,14 +66,22 @@ class Door:
             async with asyncio.timeout(None if alone else self._wait_s):
                 await waiter.let_in
         except BaseException as error:
-            if waiter.let_in.done() and not waiter.let_in.cancelled():
-                self.leave(job_id)
-            else:
+            if waiter in self._waiting:
                 self._waiting.remove(waiter)
                 self.let_in()
+            else:
+                # Let in at the very moment it gave up.
+                self.leave(job_id)
             if isinstance(error, TimeoutError):
                 raise EngineBusy(f"no room in the KV cache within {self._wait_s:g}s") from error
             raise
+
+    def close(self, why: PenstockError) -> None:
+        """Sends everybody away who waits, and whoever comes; those inside stay."""
+        self._closed = why
+        for waiter in self._waiting:
+            if not waiter.let_in.done():
+                waiter.let_in.set_exception(why)
 
     def leave(self, job_id: str) -> None:
         """The job holds nothing any more. Safe for one that never entered."""
@@ -80,7 +92,7 @@ class Door:
 
     def let_in(self) -> None:
         """Admits from the front while it fits. Never skips: a large job at the front must not starve."""
-        if not self._waiting:
+        if not self._waiting or self._closed is not None:
             return
         capacity = self._capacity()
         promised = 0

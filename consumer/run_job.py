@@ -128,6 +128,10 @@ class JobRunner:
             if not limit.expired():
                 raise
             raise DeadlinePassed("the deadline passed before the job was done", param="deadline_unix_ms") from error
+        except EngineDied:
+            # Before this job's room goes to the next: nobody may be charged for starting on a dead engine.
+            self._door.close(ConsumerDraining("the engine is gone"))
+            raise
         finally:
             self._door.leave(held.key)
 

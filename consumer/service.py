@@ -123,6 +123,7 @@ class ConsumerService:
         try:
             ended, _ = await asyncio.wait({puller, engine_death, asked, *side}, return_when=asyncio.FIRST_COMPLETED)
             self._not_ready = "draining"
+            self._door.close(ConsumerDraining("the consumer is draining"))
             puller.cancel()
             await self._drain(stop, engine_death)
             for task in ended - {asked, engine_death}:
@@ -139,9 +140,6 @@ class ConsumerService:
     async def _drain(self, stop: Stop, engine_death: asyncio.Task[str]) -> None:
         log.info("consumer.draining", extra={"jobs": len(self._held), "grace_s": self._cfg.grace_s})
         await self._puller.stop()
-        for held in self._held:
-            if not held.is_admitted:
-                held.stop(ConsumerDraining("the consumer is draining"))
         no_more_patience = asyncio.create_task(stop.skip_grace.wait())
         try:
             async with asyncio.timeout(self._cfg.grace_s):

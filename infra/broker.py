@@ -1,177 +1,122 @@
-"""The connection to NATS and the few things we ask of JetStream, each waited for and retried until it is certain.
+"""What we ask of JetStream, each waited for and retried until it is certain.
 
 Thin requests instead of nats-py's JetStream context on the hot path. A retried publish carries the same `Nats-Msg-Id`,
-so that the broker drops the echo.
+so that the broker drops the echo; one without is stored at least once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 import logging
 import random
+import ssl
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
-import nats
 import nats.errors
 from nats.aio.client import Client as Nats
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from infra import telemetry
+from infra.connection import Handler, Lost, PatientClient, Requests, subscribe
+from infra.messages import (
+    BATCH_MAX,
+    Ack,
+    AlreadyStored,
+    NoSuchStream,
+    Outgoing,
+    StoredMessage,
+    ack_of,
+    batches_of,
+    puback_decoder,
+    stored_of,
+)
 from schemas.config import BrokerSection
-from schemas.errors import BodyTooLarge, BusUnavailable, JobRejected, PenstockError
+from schemas.errors import BodyTooLarge, BusUnavailable, PenstockError
 
 log = logging.getLogger(__name__)
 
-# One try of a publish; a leader election takes 5 to 7 s (measured), so several tries fit the default timeout.
+Answer = TypeVar("Answer")
+
+# One try of a request. A leader election takes 5 to 7 s (measured), so several tries fit the default timeout.
 _TRY_S = 5.0
-_RETRY_MS = (50, 500)
-# The broker's own limit for an atomic batch.
-BATCH_MAX = 1000
+_RETRY_S = (0.05, 0.5)
+_CLOSE_S = 3.0
 # Room for the protocol line and headers below `max_payload`, which counts both.
 _HEADER_ROOM = 4096
 _PENDING_BYTES = 16 * 1024 * 1024
-
-_WRONG_LAST_SEQUENCE = 10071
-_TOO_MANY_PER_SUBJECT = 10077
-
-
-class StoredMessage(msgspec.Struct, frozen=True):
-    """A message as a stream holds it."""
-
-    subject: str
-    seq: int
-    data: bytes
-    headers: dict[str, str]
-    unix_ms: int
-
-
-class Ack(msgspec.Struct, frozen=True):
-    """A stored publish. With `tries` above 1 a `duplicate` may be our own echo."""
-
-    stream: str
-    seq: int
-    duplicate: bool = False
-    tries: int = 1
-
-
-class Outgoing(msgspec.Struct, frozen=True):
-    """One message of a batch."""
-
-    subject: str
-    payload: bytes
-    msg_id: str = ""
-    headers: dict[str, str] = {}
-
-
-class NoSuchStream(JobRejected):
-    """No stream listens on the subject."""
-
-    status_code = 404
-    code = "no_such_stream"
-
-
-class AlreadyStored(JobRejected):
-    """The subject was to hold one message, and does."""
-
-    status_code = 409
-    code = "already_stored"
-
-
-class _ApiError(msgspec.Struct):
-    code: int = 0
-    err_code: int = 0
-    description: str = ""
-
-
-class _PubAck(msgspec.Struct):
-    stream: str = ""
-    seq: int = 0
-    duplicate: bool = False
-    count: int = 0
-    error: _ApiError | None = None
-
-
-_puback_decoder = msgspec.json.Decoder(_PubAck)
+# A connection that is up and silent (a cut cable) is given up after three of these.
+_PING_S = 5
+# "JetStream system temporarily unavailable": a cluster that is electing.
+_NO_LEADER = 10008
 
 
 async def connect(cfg: BrokerSection, *, name: str, url: str, on_reconnect: Callable[[], None] | None = None) -> Broker:
     """A connection that comes back for ever once it has been there.
 
     Raises:
-        BusUnavailable: no broker answers at `url` now.
+        BusUnavailable: no broker lets us in at `url` within `connect_timeout_s`.
     """
-
-    async def report(error: Exception) -> None:
-        log.warning("broker.error", extra={"error": repr(error)})
-
-    async def lost() -> None:
-        # Also called when we close on purpose.
-        if nc.is_closed or nc.is_draining:
-            return
-        log.warning("broker.lost", extra={"url": shown(url)})
-
-    async def back() -> None:
-        telemetry.BROKER_RECONNECTS.inc()
-        log.info("broker.reconnected", extra={"url": shown(url)})
-        if on_reconnect is not None:
-            on_reconnect()
-
-    options: dict[str, Any] = {}
-    if cfg.credentials_file:
-        options["user_credentials"] = cfg.credentials_file
-    if cfg.nkey_seed_file:
-        options["nkeys_seed"] = cfg.nkey_seed_file
-    if cfg.tls_ca_file:
-        import ssl  # noqa: PLC0415 - most connections need none
-
-        options["tls"] = ssl.create_default_context(cafile=cfg.tls_ca_file)
-    nc = Nats()
-    try:
-        async with asyncio.timeout(cfg.connect_timeout_s):
-            # One quick try to say clearly what is wrong; reconnecting for ever begins once it has worked.
-            await nc.connect(
-                url.split(","),
-                name=name,
-                error_cb=report,
-                disconnected_cb=lost,
-                reconnected_cb=back,
-                allow_reconnect=True,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=0.25,  # pyright: ignore[reportArgumentType] - it only sleeps
-                connect_timeout=max(1, int(cfg.connect_timeout_s)),
-                pending_size=_PENDING_BYTES,
-                ping_interval=20,
-                **options,
-            )
-    except (OSError, TimeoutError, nats.errors.Error) as error:
-        with contextlib.suppress(Exception):
-            await nc.close()
-        raise BusUnavailable(
-            f"no broker answers at {shown(url)} ({error or type(error).__name__}): is `penstock up` running, "
-            "or is broker.url wrong?",
-            param="broker.url",
-        ) from error
-    return Broker(nc, cfg)
+    broker = Broker(cfg, url=url, on_reconnect=on_reconnect)
+    await broker.open(name)
+    return broker
 
 
 def shown(url: str) -> str:
-    """`url` without its password."""
-    scheme, separator, rest = url.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+    """`url`, or a list of them, without passwords."""
+    return ",".join(
+        f"{scheme}{separator}{rest.rpartition('@')[2]}"
+        for scheme, separator, rest in (one.strip().rpartition("://") for one in url.split(","))
+    )
 
 
 class Broker:
     """See the module docstring. `nc` is there for subscriptions and core publishes."""
 
-    def __init__(self, nc: Nats, cfg: BrokerSection) -> None:
-        self.nc = nc
+    def __init__(self, cfg: BrokerSection, *, url: str, on_reconnect: Callable[[], None] | None = None) -> None:
+        self.nc: Nats = PatientClient()
         self._cfg = cfg
+        self._url = url
+        self._on_reconnect = on_reconnect
+        self._requests = Requests(self.nc)
+        self._is_up = asyncio.Event()
+        self._is_open = False
+        self._last_error = ""
+
+    async def open(self, name: str) -> None:
+        """Called by `connect`; raises as it does."""
+        limit_s = self._cfg.connect_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                await self.nc.connect(
+                    [one.strip() for one in self._url.split(",")],
+                    name=name,
+                    error_cb=self._report,
+                    disconnected_cb=self._lost,
+                    reconnected_cb=self._back,
+                    closed_cb=self._lost,
+                    allow_reconnect=True,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=0.25,  # pyright: ignore[reportArgumentType] - it only sleeps
+                    connect_timeout=max(1, int(limit_s)),
+                    pending_size=_PENDING_BYTES,
+                    ping_interval=_PING_S,
+                    **_credentials(self._cfg),
+                )
+                await self._requests.start()
+        except (OSError, TimeoutError, nats.errors.Error) as error:
+            await self.close()
+            why = self._last_error or str(error) or type(error).__name__
+            raise BusUnavailable(
+                f"cannot connect to the broker at {shown(self._url)} within {limit_s:g}s ({why}): "
+                "is `penstock up` running, or is broker.url wrong?",
+                param="broker.url",
+            ) from error
+        self._is_open = True
+        self._is_up.set()
 
     @property
     def payload_bytes_max(self) -> int:
@@ -198,85 +143,63 @@ class Broker:
             BodyTooLarge: `payload` is over the broker's limit.
             BusUnavailable: no confirmation within `timeout_s` (default `publish_timeout_s`) over all retries.
         """
-        self._check_size(payload)
-        all_headers = dict(headers or {})
-        if msg_id:
-            all_headers["Nats-Msg-Id"] = msg_id
-        if expect_new:
-            all_headers["Nats-Expected-Last-Subject-Sequence"] = "0"
-        limit_s = self._cfg.publish_timeout_s if timeout_s is None else timeout_s
-        loop = asyncio.get_running_loop()
-        end = loop.time() + limit_s
-        tries = unheard = 0
-        while True:
-            tries += 1
-            left_s = end - loop.time()
-            try:
-                reply = await self.nc.request(
-                    subject, payload, timeout=max(0.05, min(_TRY_S, left_s)), headers=all_headers or None
-                )
-                return _ack_of(reply, subject, tries)
-            except nats.errors.NoRespondersError as error:
-                # During a leader election nobody answers either; a lone server has no such excuse.
-                unheard += 1
-                if self._cfg.replicas == 1 or unheard * _TRY_S > limit_s / 2:
-                    raise NoSuchStream(f"no stream takes {subject!r}", param="subject") from error
-            except nats.errors.MaxPayloadError as error:
-                raise _too_large(len(payload), self.payload_bytes_max) from error
-            except (nats.errors.Error, TimeoutError) as error:
-                if left_s <= 0:
-                    raise BusUnavailable(f"the broker did not confirm within {limit_s:g}s: {error!r}") from error
-            await asyncio.sleep(random.uniform(*_RETRY_MS) / 1000)  # noqa: S311
+        return await self._store(subject, payload, headers, msg_id, expect_new=expect_new, timeout_s=timeout_s)
 
     async def store_batch(self, messages: Sequence[Outgoing]) -> list[Ack | PenstockError]:
         """Stores all of `messages` with as few disk syncs as possible; each one's ack or error in its place.
 
-        One atomic batch per stream prefix of at most `BATCH_MAX`; a batch that is refused, because one of its messages
-        is, goes again message by message.
+        One atomic batch per stream and at most `BATCH_MAX`; a batch that is refused, because one of its messages is,
+        goes again message by message.
         """
-        answers: list[Ack | PenstockError] = []
-        for first in range(0, len(messages), BATCH_MAX):
-            part = messages[first : first + BATCH_MAX]
-            whole = await self._store_atomically(part) if len(part) > 1 else None
-            answers += whole or await asyncio.gather(*(self._store_one(message) for message in part))
-        return answers
+        answers: list[Ack | PenstockError | None] = [None] * len(messages)
+        for places in batches_of(messages):
+            part = [messages[place] for place in places]
+            for place, answer in zip(places, await self._store_part(part), strict=True):
+                answers[place] = answer
+        return [answer for answer in answers if answer is not None]
 
-    async def subscribe(self, subject: str, handler: Callable[[Msg], Awaitable[None]]) -> Subscription:
-        """Core NATS. The buffer is unbounded: a full one drops in silence, and who publishes to us is bounded by us."""
-        return await self.nc.subscribe(  # pyright: ignore[reportUnknownMemberType]
-            subject, cb=handler, pending_msgs_limit=-1, pending_bytes_limit=-1
-        )
+    async def subscribe(self, subject: str, handler: Handler) -> Subscription:
+        """Core NATS, with an unbounded buffer."""
+        return await subscribe(self.nc, subject, handler)
 
     async def last_on(self, stream: str, subject: str) -> StoredMessage | None:
         """The newest message on `subject`, or None.
 
         Raises:
+            NoSuchStream: there is no such stream.
             BusUnavailable: the broker does not answer.
         """
-        return await self._direct_get(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
+        return await self._direct_get(stream, f".{subject}", b"")
 
     async def message(self, stream: str, seq: int) -> StoredMessage | None:
         """Message number `seq`, or None when it is gone. Raises as `last_on`."""
-        return await self._direct_get(f"$JS.API.DIRECT.GET.{stream}", b'{"seq":%d}' % seq)
+        return await self._direct_get(stream, "", b'{"seq":%d}' % seq)
 
     async def next_after(self, stream: str, seq: int, subject: str = ">") -> StoredMessage | None:
         """The first message at or after `seq` whose subject matches, or None. Raises as `last_on`."""
-        request = {"seq": seq, "next_by_subj": subject}
-        return await self._direct_get(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request))
+        return await self._direct_get(stream, "", msgspec.json.encode({"seq": seq, "next_by_subj": subject}))
 
     async def delete(self, stream: str, seq: int) -> bool:
-        """Takes message `seq` out of `stream`; False when it was gone already."""
+        """Takes message `seq` out of `stream`; False when it was gone already. Raises as `api`."""
         reply = await self.api(f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True})
         return bool(reply.get("success"))
 
     async def api(self, name: str, request: dict[str, Any] | None = None) -> dict[str, Any]:
-        """A JetStream API call by its leader; the answer may hold an `error`.
+        """A JetStream API call, answered by its leader; the answer may hold an `error`.
 
         Raises:
-            BusUnavailable: the broker does not answer.
+            BusUnavailable: the broker does not answer, or has no JetStream.
         """
-        reply = await self._request(f"$JS.API.{name}", msgspec.json.encode(request) if request else b"")
-        return msgspec.json.decode(reply.data, type=dict[str, Any])
+
+        async def ask(try_s: float, _tries: int) -> dict[str, Any]:
+            payload = msgspec.json.encode(request) if request else b""
+            reply = await self._requests.ask(f"$JS.API.{name}", payload, timeout_s=try_s)
+            answer = msgspec.json.decode(reply.data, type=dict[str, Any])
+            if answer.get("error", {}).get("err_code") == _NO_LEADER:
+                raise nats.errors.Error(answer["error"].get("description", "no leader"))
+            return answer
+
+        return await self._persist(ask, self._cfg.publish_timeout_s)
 
     async def flush(self) -> None:
         """Returns when the broker has seen everything published so far, or after a second."""
@@ -285,99 +208,189 @@ class Broker:
 
     async def close(self) -> None:
         """Never hangs: `drain` did (30 s with queued pull messages), so what matters is flushed and the rest cut."""
+        self._is_open = False
         with contextlib.suppress(Exception):
-            async with asyncio.timeout(3.0):
+            async with asyncio.timeout(_CLOSE_S):
                 if self.nc.is_connected:
                     await self.flush()
                 await self.nc.close()
+        self._requests.fail_all()
 
-    async def _store_one(self, message: Outgoing) -> Ack | PenstockError:
-        try:
-            return await self.store(message.subject, message.payload, headers=message.headers, msg_id=message.msg_id)
-        except PenstockError as error:
-            return error
-
-    async def _store_atomically(self, part: Sequence[Outgoing]) -> list[Ack | PenstockError] | None:
-        """Acks for the whole batch, or None when it was refused or its fate is unknown."""
-        if any(len(message.payload) > self.payload_bytes_max for message in part):
-            return None
-        batch_id = uuid.uuid4().hex
-        last = len(part)
-        try:
-            for number, message in enumerate(part, 1):
-                headers = {**message.headers, "Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(number)}
-                if message.msg_id:
-                    headers["Nats-Msg-Id"] = message.msg_id
-                if number < last:
-                    await self.nc.publish(message.subject, message.payload, headers=headers)
-                    continue
-                headers["Nats-Batch-Commit"] = "1"
-                reply = await self.nc.request(message.subject, message.payload, timeout=_TRY_S, headers=headers)
-                ack = _puback_decoder.decode(reply.data)
-                if ack.error is not None or ack.count != last:
-                    log.debug("batch.refused", extra={"error": ack.error and ack.error.description})
-                    return None
-                return [Ack(ack.stream, ack.seq - last + place) for place in range(1, last + 1)]
-        except (nats.errors.Error, TimeoutError, msgspec.DecodeError) as error:
-            log.debug("batch.uncertain", extra={"error": repr(error)})
-        return None
-
-    async def _direct_get(self, subject: str, request: bytes) -> StoredMessage | None:
-        reply = await self._request(subject, request)
-        headers = dict(reply.headers or {})
-        if headers.get("Status", "") in {"404", "408"}:
-            return None
-        if "Nats-Sequence" not in headers:
-            raise BusUnavailable(f"unexpected answer from {subject}: {headers}")
-        stamp = headers["Nats-Time-Stamp"]
-        return StoredMessage(
-            subject=headers["Nats-Subject"],
-            seq=int(headers["Nats-Sequence"]),
-            data=reply.data,
-            headers=headers,
-            unix_ms=_unix_ms_of(stamp),
-        )
-
-    async def _request(self, subject: str, payload: bytes) -> Msg:
-        loop = asyncio.get_running_loop()
-        end = loop.time() + self._cfg.publish_timeout_s
-        while True:
-            try:
-                return await self.nc.request(subject, payload, timeout=_TRY_S)
-            except (nats.errors.Error, TimeoutError) as error:
-                if loop.time() > end:
-                    raise BusUnavailable(f"the broker does not answer {subject}: {error!r}") from error
-                unheard = isinstance(error, nats.errors.NoRespondersError)
-                if unheard and self._cfg.replicas == 1 and self.nc.is_connected:
-                    raise NoSuchStream(f"nothing answers {subject!r}", param="subject") from error
-            await asyncio.sleep(random.uniform(*_RETRY_MS) / 1000)  # noqa: S311
-
-    def _check_size(self, payload: bytes) -> None:
+    async def _store(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: dict[str, str] | None,
+        msg_id: str,
+        *,
+        expect_new: bool = False,
+        timeout_s: float | None = None,
+        tried_before: int = 0,
+    ) -> Ack:
         if len(payload) > self.payload_bytes_max:
             raise _too_large(len(payload), self.payload_bytes_max)
+        all_headers = dict(headers) if headers else {}
+        if msg_id:
+            all_headers["Nats-Msg-Id"] = msg_id
+        if expect_new:
+            all_headers["Nats-Expected-Last-Subject-Sequence"] = "0"
+
+        async def ask(try_s: float, tries: int) -> Ack:
+            try:
+                reply = await self._requests.ask(subject, payload, timeout_s=try_s, headers=all_headers)
+            except nats.errors.NoRespondersError:
+                # An election and a broker that is going down look the same from here; the stream list tells.
+                if await self._no_stream_takes(subject):
+                    raise _no_stream(subject) from None
+                raise
+            except nats.errors.MaxPayloadError as error:
+                raise _too_large(len(payload), self.payload_bytes_max) from error
+            return ack_of(reply.data, subject, tries + tried_before)
+
+        return await self._persist(ask, self._cfg.publish_timeout_s if timeout_s is None else timeout_s)
+
+    async def _store_part(self, part: list[Outgoing]) -> Sequence[Ack | PenstockError]:
+        tried_before = 0
+        if len(part) > 1 and self.nc.is_connected:
+            try:
+                acks = await self._store_atomically(part)
+            except (nats.errors.Error, TimeoutError, msgspec.DecodeError) as error:
+                # Stored or not, nobody knows. The message ids sort it out, and the acks say that we tried before.
+                log.debug("batch.uncertain", extra={"error": repr(error)})
+                tried_before = 1
+            except NoSuchStream as error:
+                return [error] * len(part)
+            else:
+                if acks:
+                    return acks
+
+        async def alone(message: Outgoing) -> Ack | PenstockError:
+            try:
+                return await self._store(
+                    message.subject, message.payload, message.headers, message.msg_id, tried_before=tried_before
+                )
+            except PenstockError as error:
+                return error
+
+        return await asyncio.gather(*(alone(message) for message in part))
+
+    async def _store_atomically(self, part: list[Outgoing]) -> list[Ack]:
+        """Acks for the whole batch, or none when the broker refused it."""
+        if any(len(message.payload) > self.payload_bytes_max for message in part):
+            return []
+        batch_id = uuid.uuid4().hex
+        last = len(part)
+        for number, message in enumerate(part, 1):
+            headers = {**message.headers, "Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(number)}
+            if message.msg_id:
+                headers["Nats-Msg-Id"] = message.msg_id
+            if number < last:
+                await self.nc.publish(message.subject, message.payload, headers=headers)
+                continue
+            headers["Nats-Batch-Commit"] = "1"
+            try:
+                reply = await self._requests.ask(message.subject, message.payload, timeout_s=_TRY_S, headers=headers)
+            except nats.errors.NoRespondersError:
+                if await self._no_stream_takes(message.subject):
+                    raise _no_stream(message.subject) from None
+                return []
+            ack = puback_decoder.decode(reply.data)
+            if ack.error is None and ack.count == last:
+                return [Ack(ack.stream, ack.seq - last + place) for place in range(1, last + 1)]
+            log.debug("batch.refused", extra={"error": ack.error.description if ack.error else f"count {ack.count}"})
+        return []
+
+    async def _direct_get(self, stream: str, suffix: str, request: bytes) -> StoredMessage | None:
+        async def ask(try_s: float, _tries: int) -> StoredMessage | None:
+            subject = f"$JS.API.DIRECT.GET.{stream}{suffix}"
+            try:
+                reply = await self._requests.ask(subject, request, timeout_s=try_s)
+            except nats.errors.NoRespondersError:
+                if await self._is_missing(stream):
+                    raise NoSuchStream(f"there is no stream {stream}", param="stream") from None
+                raise
+            return stored_of(reply.data, reply.headers or {})
+
+        return await self._persist(ask, self._cfg.publish_timeout_s)
+
+    async def _persist(self, ask: Callable[[float, int], Awaitable[Answer]], limit_s: float) -> Answer:
+        """`ask(seconds, try number)` until it answers, over lost connections, for at most `limit_s`."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + limit_s
+        tries = 0
+        while True:
+            left_s = max(0.0, end - loop.time())
+            try:
+                if not self._is_up.is_set():
+                    async with asyncio.timeout(left_s):
+                        await self._is_up.wait()
+                tries += 1
+                return await ask(min(_TRY_S, left_s), tries)
+            except Lost:
+                why = "the connection was lost"
+            except (nats.errors.Error, TimeoutError, msgspec.DecodeError) as error:
+                why = str(error) or type(error).__name__
+                await asyncio.sleep(min(random.uniform(*_RETRY_S), left_s))  # noqa: S311 - nobody guards a secret with it
+            if not self._is_open:
+                raise BusUnavailable("this connection to the broker is closed")
+            if loop.time() >= end:
+                raise BusUnavailable(
+                    f"no confirmation from the broker at {shown(self._url)} within {limit_s:g}s "
+                    f"(last: {why}; {self._last_error or 'no error reported'})"
+                )
+
+    async def _no_stream_takes(self, subject: str) -> bool:
+        """Whether JetStream says so itself; an unanswered question is a no."""
+        answer = await self._quick_api("STREAM.NAMES", {"subject": subject})
+        return answer is not None and "error" not in answer and not answer.get("streams")
+
+    async def _is_missing(self, stream: str) -> bool:
+        answer = await self._quick_api(f"STREAM.INFO.{stream}", {})
+        return answer is not None and answer.get("error", {}).get("code") == 404
+
+    async def _quick_api(self, name: str, request: dict[str, Any]) -> dict[str, Any] | None:
+        """One try, or None."""
+        with contextlib.suppress(nats.errors.Error, TimeoutError, msgspec.DecodeError):
+            reply = await self._requests.ask(f"$JS.API.{name}", msgspec.json.encode(request), timeout_s=2.0)
+            return msgspec.json.decode(reply.data, type=dict[str, Any])
+        return None
+
+    async def _report(self, error: Exception) -> None:
+        self._last_error = str(error) or type(error).__name__
+        if self._is_open:
+            log.warning("broker.error", extra={"error": self._last_error})
+
+    async def _lost(self) -> None:
+        self._is_up.clear()
+        self._requests.fail_all()
+        if self._is_open:
+            log.warning("broker.lost", extra={"url": shown(self._url)})
+
+    async def _back(self) -> None:
+        self._is_up.set()
+        telemetry.BROKER_RECONNECTS.inc()
+        log.info("broker.reconnected", extra={"url": shown(self._url)})
+        if self._on_reconnect is not None:
+            self._on_reconnect()
 
 
-def _ack_of(reply: Msg, subject: str, tries: int) -> Ack:
-    ack = _puback_decoder.decode(reply.data)
-    if ack.error is None:
-        return Ack(ack.stream, ack.seq, ack.duplicate, tries)
-    if ack.error.err_code in {_WRONG_LAST_SEQUENCE, _TOO_MANY_PER_SUBJECT}:
-        raise AlreadyStored(f"{subject} holds one already")
-    if ack.error.code in {500, 503}:
-        # No leader, shutting down, out of disk for the moment: worth another try.
-        raise nats.errors.Error(ack.error.description)
-    raise JobRejected(f"the broker refused {subject}: {ack.error.description}", code="broker_refused")
+def _credentials(cfg: BrokerSection) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if cfg.credentials_file:
+        options["user_credentials"] = cfg.credentials_file
+    if cfg.nkey_seed_file:
+        options["nkeys_seed"] = cfg.nkey_seed_file
+    if cfg.tls_ca_file:
+        options["tls"] = ssl.create_default_context(cafile=cfg.tls_ca_file)
+    return options
 
 
 def _too_large(size: int, limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"message is {size} bytes, the broker takes {limit}", param="body")
 
 
-def _unix_ms_of(stamp: str) -> int:
-    """RFC 3339 with nanoseconds, as the broker writes it."""
-    whole, _, fraction = stamp.rstrip("Z").partition(".")
-    seconds = dt.datetime.fromisoformat(whole).replace(tzinfo=dt.UTC).timestamp()
-    return int(seconds * 1000) + int((fraction + "000")[:3])
+def _no_stream(subject: str) -> NoSuchStream:
+    return NoSuchStream(f"no stream takes {subject!r}", param="subject")
 
 
 __all__ = [

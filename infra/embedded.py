@@ -13,7 +13,6 @@ import importlib.util
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -29,6 +28,7 @@ _OLDEST = (2, 12)
 _START_S = 20.0
 _STOP_S = 5.0
 _WHERE = "broker.json"
+_LOG_BYTES_MAX = 8 * 1024 * 1024
 
 
 class _Where(msgspec.Struct):
@@ -56,20 +56,13 @@ class EmbeddedServer:
 
     @property
     def pid(self) -> int:
-        """Of the watching shell, which leads the server's process group; 0 when there is none."""
+        """Of nats-server; 0 when we run none."""
         return self._process.pid if self._process else 0
-
-    @property
-    def server_pid(self) -> int:
-        """Of nats-server itself, for tests that kill it; 0 when there is none."""
-        with contextlib.suppress(OSError, ValueError):
-            return int((self._dir / "nats.pid").read_text())
-        return 0
 
     async def wait_ended(self) -> int:
         """Returns the exit code when the server ends without `stop`; then `start` may be called again."""
         assert self._process is not None
-        return await asyncio.to_thread(self._process.wait)
+        return await _ended(self._process)
 
     @property
     def url(self) -> str:
@@ -84,14 +77,14 @@ class EmbeddedServer:
             await self.stop()
         binary = self._binary or find_binary()
         self._dir.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
+        self._lock = await self._taken_lock()
         try:
             self._port = self._port or _port_of_last_time(self._dir) or _free_port()
             if not _is_free(self._port):
                 self._port = _free_port()
             config = self._dir / "nats.conf"
             config.write_text(self._config())
-            with (self._dir / "nats.log").open("ab") as log_file:
+            with self._log_file() as log_file:
                 self._process = subprocess.Popen(  # noqa: ASYNC220 - returns at once
                     _watched(binary, config),
                     stdin=subprocess.PIPE,
@@ -99,6 +92,8 @@ class EmbeddedServer:
                     stderr=log_file,
                     # Ctrl-C in a terminal goes to the whole group; the broker must outlive the consumers' drain.
                     start_new_session=True,
+                    # It holds the lock as well: after a kill -9 of ours the data is in use until it has ended.
+                    pass_fds=(self._lock.fileno(),),
                 )
             await self._until_up()
         except BaseException:
@@ -111,21 +106,26 @@ class EmbeddedServer:
         """Idempotent and bounded."""
         process, self._process = self._process, None
         if process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
+            process.terminate()
             try:
-                await asyncio.to_thread(process.wait, _STOP_S)
-            except subprocess.TimeoutExpired:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await asyncio.to_thread(process.wait)
-            if process.stdin:
+                async with asyncio.timeout(_STOP_S):
+                    await _ended(process)
+            except TimeoutError:
+                process.kill()
+                await _ended(process)
+            assert process.stdin is not None
+            with contextlib.suppress(OSError):
+                # Tells the watcher that there is nobody left to end.
+                process.stdin.write(b"done\n")
+                process.stdin.flush()
+            with contextlib.suppress(OSError):
                 process.stdin.close()
         if self._lock is not None:
             # The port is kept in the file: clients that wait for us look there first.
-            where = self._dir / _WHERE
             with contextlib.suppress(OSError):
-                where.write_bytes(msgspec.json.encode(_Where(self.url, 0)))
+                (self._dir / _WHERE).write_bytes(msgspec.json.encode(_Where(self.url, 0)))
+            # By name: closing would leave it to the watcher, which ends a moment later.
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
             self._lock.close()
             self._lock = None
 
@@ -135,25 +135,41 @@ class EmbeddedServer:
             f"listen: 127.0.0.1:{self._port}\n"
             f"max_payload: {self._payload_bytes_max}\n"
             f"max_pending: {max(64 * 1024 * 1024, 4 * self._payload_bytes_max)}\n"
-            f"pid_file: {json.dumps(str(self._dir / 'nats.pid'))}\n"
             f"jetstream {{ store_dir: {store}, sync_interval: always }}\n"
         )
 
-    def _take_lock(self) -> None:
+    async def _taken_lock(self) -> IO[str]:
+        """
+        Raises:
+            ConfigError: somebody else has it.
+        """
         handle = (self._dir / "lock").open("a+")
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            handle.seek(0)
-            holder = handle.read().strip() or "?"
-            handle.close()
-            raise ConfigError(
-                f"{self._dir} is in use by process {holder}: stop it, or give another data_dir", param="data_dir"
-            ) from error
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _STOP_S
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                handle.seek(0)
+                holder = handle.read().strip()
+                # A dead holder's server is ending just now; a live one stays.
+                if (holder.isdigit() and _is_alive(int(holder))) or loop.time() > end:
+                    handle.close()
+                    raise ConfigError(
+                        f"{self._dir} is in use by process {holder or '?'}: stop it, or give another data_dir",
+                        param="data_dir",
+                    ) from None
+            await asyncio.sleep(0.05)
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()
-        self._lock = handle
+        return handle
+
+    def _log_file(self) -> IO[bytes]:
+        path = self._dir / "nats.log"
+        is_long = path.exists() and path.stat().st_size > _LOG_BYTES_MAX
+        return path.open("wb" if is_long else "ab")
 
     async def _until_up(self) -> None:
         assert self._process is not None
@@ -214,18 +230,21 @@ def discover(cfg: BrokerSection, data_dir: Path) -> str:
 
 
 def _watched(binary: Path, config: Path) -> list[str]:
-    """The server's command line, wrapped so that it dies when we do, even by kill -9.
+    """The server's command line, with a watcher beside it that ends it when we are gone, even by kill -9.
 
-    The shell waits on a pipe whose other end only we hold: when we are gone it reads the end and ends the server. Works
-    on every Unix, and a thread that is not the main one may start it (Linux's death signal follows the thread).
+    The watcher waits on a pipe whose other end only we hold: a line means that all is well, its end that we died. The
+    shell then becomes the server, so that its process id and exit code are ours to see. (Linux's death signal would
+    follow the thread that started it, and that need not be the main one.)
     """
-    script = (
-        '"$0" -c "$1" & server=$!; '
-        'trap "kill -TERM $server 2>/dev/null" TERM; '
-        "( cat >/dev/null; kill -TERM $server 2>/dev/null ) <&3 & watch=$!; "
-        "wait $server; wait $server 2>/dev/null; code=$?; kill $watch 2>/dev/null; exit $code"
-    )
-    return ["/bin/sh", "-c", f"exec 3<&0; {script}", str(binary), str(config)]
+    script = 'exec 3<&0; (read -r line <&3 || kill -TERM $$) 2>/dev/null & exec 3<&- </dev/null "$0" -c "$1"'
+    return ["/bin/sh", "-c", script, str(binary), str(config)]
+
+
+async def _ended(process: subprocess.Popen[bytes]) -> int:
+    """Asks now and then: a thread that waits could not be cancelled, and would hold up the end of the loop."""
+    while (code := process.poll()) is None:
+        await asyncio.sleep(0.05)
+    return code
 
 
 def _port_of_last_time(data_dir: Path) -> int:

@@ -33,16 +33,27 @@ class HealthServer:
             server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            async with asyncio.timeout(_REQUEST_S):
-                head = await reader.readuntil(b"\r\n\r\n")
-                method, path, *_ = [*head.split(b"\r\n", 1)[0].decode("latin-1").split(" "), "", ""]
-                status, kind, body = self._answer(method, path.partition("?")[0])
-                head_lines = (f"HTTP/1.1 {status}", f"Content-Type: {kind}", f"Content-Length: {len(body)}")
-                writer.write("\r\n".join((*head_lines, "Connection: close", "", "")).encode())
-                writer.write(b"" if method == "HEAD" else body)
-                await writer.drain()
-        writer.close()
+        try:
+            with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+                async with asyncio.timeout(_REQUEST_S):
+                    await self._exchange(reader, writer)
+        finally:
+            writer.close()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        method, path, *_ = [*head.split(b"\r\n", 1)[0].decode("latin-1").split(" "), "", ""]
+        status, kind, body = self._answer(method, path.partition("?")[0])
+        head_lines = (f"HTTP/1.1 {status}", f"Content-Type: {kind}", f"Content-Length: {len(body)}")
+        writer.write("\r\n".join((*head_lines, "Connection: close", "", "")).encode())
+        writer.write(b"" if method == "HEAD" else body)
+        await writer.drain()
+
+    def _reason(self) -> str:
+        try:
+            return self._ready()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the answer is "not ready"
+            return repr(error)
 
     def _answer(self, method: str, path: str) -> tuple[str, str, bytes]:
         text = "text/plain; charset=utf-8"
@@ -52,7 +63,7 @@ class HealthServer:
             case "/livez":
                 return "200 OK", text, b"ok\n"
             case "/readyz":
-                reason = self._ready()
+                reason = self._reason()
                 return (
                     ("503 Service Unavailable", text, f"{reason}\n".encode()) if reason else ("200 OK", text, b"ok\n")
                 )

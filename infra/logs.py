@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import logging
 import traceback
 from typing import IO, Any
@@ -41,14 +42,18 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = "".join(traceback.format_exception(*record.exc_info))
-        return msgspec.json.encode(line, enc_hook=repr).decode()
+        try:
+            return msgspec.json.encode(line, enc_hook=repr).decode()
+        except (TypeError, ValueError):
+            # A lone surrogate, or a dict whose keys are no texts: a line that is lost helps nobody.
+            return json.dumps({key: str(value) for key, value in line.items()})
 
 
 class TextFormatter(logging.Formatter):
     """`12:03:04 job.finished job_id=… verdict=completed`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = " ".join(f"{key}={value}" for key, value in _fields(record).items() if value not in ("", None))
+        fields = " ".join(f"{key}={_shown(value)}" for key, value in _fields(record).items() if value not in ("", None))
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
         text = f"{_stamp(record)[11:19]} {level}{record.getMessage()} {fields}".rstrip()
         if record.exc_info:
@@ -59,6 +64,12 @@ class TextFormatter(logging.Formatter):
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
     # vLLM stamps every record of the process with a name of its own.
     return {k: v for k, v in vars(record).items() if k not in _STANDARD and not k.startswith("vllm_")}
+
+
+def _shown(value: object) -> str:
+    """On one line, whatever it holds."""
+    text = str(value)
+    return text if text.isprintable() else repr(text)
 
 
 def _stamp(record: logging.LogRecord) -> str:

@@ -31,6 +31,8 @@ def load_config(config_file: str, extra_arguments: Sequence[str], environment: M
             text = path.read_text(encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"--config {path}: {error.strerror}", param="config") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"--config {path}: not UTF-8 at byte {error.start}", param="config") from error
     return load(text, environment, overrides_of(extra_arguments))
 
 

@@ -25,7 +25,6 @@ _NOT_FOUND = 404
 _MENDABLE = {
     "max_age",
     "max_bytes",
-    "max_msgs_per_subject",
     "duplicate_window",
     "allow_direct",
     "allow_atomic",
@@ -37,7 +36,6 @@ _MENDABLE = {
     "ack_wait",
     "max_ack_pending",
     "max_deliver",
-    "max_waiting",
 }
 
 
@@ -192,28 +190,45 @@ async def _ensure_stream(broker: Broker, wanted: dict[str, Any]) -> list[Drift]:
     now: dict[str, Any] = answer["config"]
     drift = _compare(f"stream {name}", now, wanted)
     if drift:
-        await _must(broker, f"STREAM.UPDATE.{name}", {**now, **wanted}, name)
+        copies = max(now.get("num_replicas", 1), wanted["num_replicas"])
+        await _must(broker, f"STREAM.UPDATE.{name}", {**now, **wanted, "num_replicas": copies}, name)
+        _report(drift)
     return drift
 
 
 async def _ensure_durable(broker: Broker, stream: str, wanted: dict[str, Any]) -> list[Drift]:
     name = wanted["name"]
     answer = await broker.api(f"CONSUMER.INFO.{stream}.{name}")
+    now: dict[str, Any] = {}
     drift: list[Drift] = []
     if not _is_missing(answer):
         _check_answer(answer, name)
-        drift = _compare(f"durable {stream}/{name}", answer["config"], wanted)
+        now = answer["config"]
+        drift = _compare(f"durable {stream}/{name}", now, wanted)
         if not drift:
             return []
-    await _must(broker, f"CONSUMER.DURABLE.CREATE.{stream}.{name}", {"stream_name": stream, "config": wanted}, name)
+    request = {"stream_name": stream, "config": {**now, **wanted}}
+    await _must(broker, f"CONSUMER.DURABLE.CREATE.{stream}.{name}", request, name)
+    _report(drift)
     return drift
 
 
+def _report(drift: list[Drift]) -> None:
+    for one in drift:
+        log.warning("topology.mended", extra=msgspec.structs.asdict(one))
+
+
 def _compare(what: str, now: dict[str, Any], wanted: dict[str, Any]) -> list[Drift]:
+    """What differs and may be mended.
+
+    Raises:
+        TopologyMismatch: what may not.
+    """
     drift: list[Drift] = []
     for field, value in wanted.items():
         is_now = now.get(field, _ABSENT.get(type(value)))  # pyright: ignore[reportUnknownArgumentType]
-        if is_now == value:
+        # A process configured for one server must not take the copies of a cluster's stream away.
+        if is_now == value or (field == "num_replicas" and is_now > value):
             continue
         if field not in _MENDABLE:
             raise TopologyMismatch(
@@ -222,7 +237,6 @@ def _compare(what: str, now: dict[str, Any], wanted: dict[str, Any]) -> list[Dri
                 param=field,
             )
         drift.append(Drift(what, field, repr(is_now), repr(value)))
-        log.warning("topology.mended", extra={"object": what, "field": field, "was": is_now, "now": value})
     return drift
 
 

@@ -85,10 +85,11 @@ class Feed:
         if not self._result.done():
             self._show(self._replay.take(event))
 
-    def finish(self, result: Result) -> None:
+    def finish(self, result: Result, seq: int | None = None) -> None:
+        """`seq`: of the frame event that brought it, if one did."""
         if not self._result.done():
             self._result.set_result(result)
-            self._show(self._replay.finish(result))
+            self._show(self._replay.finish(result, seq))
 
     def fail(self, error: Exception) -> None:
         """Ends every wait: the client closes, nothing more will come."""

@@ -149,7 +149,7 @@ class Inbox:
         if not isinstance(event, Finished):
             feed.take(event)
         elif event.result is not None and event.result.id == event.job:
-            feed.finish(event.result)
+            feed.finish(event.result, event.seq)
             self.forget(feed)
         else:
             # Too large for a frame: it waits in the results stream.

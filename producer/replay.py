@@ -62,10 +62,14 @@ class Replay:
             return []
         return self._delta(event) if isinstance(event, Delta) else self._chunk(event)
 
-    def finish(self, result: Result) -> list[Event]:
-        """The last events: whatever text the reader still lacks, then the result."""
+    def finish(self, result: Result, seq: int | None = None) -> list[Event]:
+        """The last events: whatever text the reader still lacks, then the result.
+
+        `seq`: of the `Finished` that brought it; None when it came by another way, and frames before it may be lost.
+        """
         events: list[Event] = []
-        if result.is_completed and not self._chunks and (self._has_gap or self._starts != 1 or not self._choices):
+        is_whole = seq == self._seq and not self._has_gap and self._starts == 1
+        if result.is_completed and not self._chunks and not is_whole:
             events = self._completed_from(result)
         return [*events, Finished(job=result.id, seq=self._seq, result=result)]
 

@@ -54,6 +54,8 @@ def decode_line(text: bytes) -> BatchLine:
         raise JobMalformed(f"line: {error}", param=field_of(error) or "line") from error
     except msgspec.DecodeError as error:
         raise JobMalformed(f"line is not JSON: {error}", param="line", code="invalid_json_line") from error
+    except RecursionError as error:
+        raise JobMalformed("line is nested too deeply", param="body") from error
     if not line.custom_id:
         raise JobMalformed("custom_id must not be empty", param="custom_id")
     if line.method != "POST":
@@ -66,7 +68,10 @@ def decode_output(text: bytes) -> BatchOutput:
     Raises:
         msgspec.DecodeError: not an output line, or a torn one.
     """
-    return _output_decoder.decode(text)
+    try:
+        return _output_decoder.decode(text)
+    except RecursionError as error:
+        raise msgspec.DecodeError("nested too deeply") from error
 
 
 def encode_output(output: BatchOutput) -> bytes:

@@ -62,4 +62,7 @@ def decode_frame(payload: bytes) -> list[Event]:
     Raises:
         msgspec.DecodeError: not a frame.
     """
-    return _decoder.decode(payload)
+    try:
+        return _decoder.decode(payload)
+    except RecursionError as error:
+        raise msgspec.DecodeError("nested too deeply") from error

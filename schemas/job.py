@@ -77,6 +77,8 @@ def decode_job(payload: bytes) -> Job:
         raise JobMalformed(f"job: {error}", param=field_of(error) or "job") from error
     except msgspec.DecodeError as error:
         raise JobMalformed(f"job is not one whole JSON object: {error}", param="job") from error
+    except RecursionError as error:
+        raise JobMalformed("job is nested too deeply", param="body") from error
     return checked_job(job)
 
 
@@ -91,8 +93,10 @@ def checked_job(job: Job) -> Job:
         raise UnknownEndpoint(f"endpoint {job.endpoint!r} is not one of {', '.join(Endpoint)}", param="endpoint")
     if job.reply_to:
         subjects.checked_reply(job.reply_to)
-    if job.deadline_unix_ms < 0 or job.submitted_unix_ms < 0:
-        raise JobMalformed("deadline_unix_ms and submitted_unix_ms must not be negative", param="deadline_unix_ms")
+    for field in ("deadline_unix_ms", "submitted_unix_ms"):
+        # 2**53: what any JSON reader keeps exact, and 280,000 years.
+        if not 0 <= getattr(job, field) < 2**53:
+            raise JobMalformed(f"{field} {getattr(job, field)} is not a time in milliseconds", param=field)
     if not -(2**31) <= job.priority < 2**31:
         raise JobMalformed(f"priority {job.priority} does not fit 32 bits", param="priority")
     try:
@@ -102,6 +106,8 @@ def checked_job(job: Job) -> Job:
         raise JobMalformed(f"body: {error}", param=f"body.{inside}" if inside else "body") from error
     except msgspec.DecodeError as error:
         raise JobMalformed(f"body is not one JSON object: {error}", param="body") from error
+    except RecursionError as error:
+        raise JobMalformed("body is nested too deeply", param="body") from error
     return job
 
 

@@ -87,7 +87,10 @@ def decode_result(payload: bytes) -> Result:
     Raises:
         msgspec.DecodeError: not a result.
     """
-    return _decoder.decode(payload)
+    try:
+        return _decoder.decode(payload)
+    except RecursionError as error:
+        raise msgspec.DecodeError("nested too deeply") from error
 
 
 _STATUS_OF = {

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
+from tests.support.consumer import ConsumerProcess
 from tests.support.engines import EngineInThread, running_engine
 from tests.support.nats import NatsServer, nats_server
 
@@ -25,6 +27,19 @@ def own_nats(tmp_path: Path) -> Generator[NatsServer]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[str, Path]]:
+    """The URL of a broker with one consumer on the simulated engine, for a whole module of tests that break neither."""
+    folder = tmp_path_factory.mktemp("shared")
+    with nats_server() as url, asyncio.Runner() as runner:
+        consumer = ConsumerProcess(url, folder)
+        runner.run(consumer.start())
+        try:
+            yield url, folder
+        finally:
+            runner.run(consumer.kill())
 
 
 @pytest.fixture(scope="session")

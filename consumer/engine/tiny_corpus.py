@@ -9,6 +9,13 @@ NOVELS_JSON = (
     '{"title": "水浒传", "author": "施耐庵"}, {"title": "西游记", "author": "吴承恩"}]}'
 )
 
+_HAIKU = "Snow melts in the hills.\nA gate opens to the stream.\nLights wake in the town."
+_STORY = (
+    "Once there was a mill by a river. Every morning the miller opened the gate, the water came down the pipe, and the "
+    "wheel began to turn. One spring the river rose and the village was afraid, but the gate held, the wheel turned "
+    "slowly, and the flour was ready for everyone."
+)
+
 CONVERSATIONS: tuple[tuple[str, str], ...] = (
     ("请用 JSON 格式列出中国四大名著及其作者", NOVELS_JSON),
     ("List the four great classical Chinese novels and their authors as JSON.", NOVELS_JSON),
@@ -40,13 +47,8 @@ CONVERSATIONS: tuple[tuple[str, str], ...] = (
         "Why use a queue for inference?",
         "A queue absorbs bursts, survives crashes and lets each GPU pull what it can hold.",
     ),
-    ("Write a haiku about rivers.", "Snow melts in the hills.\nA gate opens to the stream.\nLights wake in the town."),
-    (
-        "Tell me a short story about a mill.",
-        "Once there was a mill by a river. Every morning the miller opened the gate, the "
-        "water came down the pipe, and the wheel began to turn. One spring the river rose and the village was afraid, but "
-        "the gate held, the wheel turned slowly, and the flour was ready for everyone.",
-    ),
+    ("Write a haiku about rivers.", _HAIKU),
+    ("Tell me a short story about a mill.", _STORY),
     ("Name three rivers.", "The Nile, the Yangtze and the Danube."),
     ("What is the capital of France?", "The capital of France is Paris."),
     ("What is two plus two?", "Two plus two is four."),
@@ -60,9 +62,13 @@ CONVERSATIONS: tuple[tuple[str, str], ...] = (
     ("Summarize: the gate is open and the water flows.", "The gate is open; water flows."),
 )
 
-TEXTS: tuple[str, ...] = (
+_RIVER = (
     "Once upon a time there was a river that ran from the mountains to the sea. People built a gate across it, and "
-    "behind the gate the water rose until it was deep and quiet.",
+    "behind the gate the water rose until it was deep and quiet."
+)
+
+TEXTS: tuple[str, ...] = (
+    _RIVER,
     "The quick brown fox jumps over the lazy dog.",
     "从前有一条河，从高山流向大海。人们在河上修了一道闸门，水慢慢地涨起来，又深又静。",
     "床前明月光，疑是地上霜。举头望明月，低头思故乡。",

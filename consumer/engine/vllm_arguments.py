@@ -18,7 +18,8 @@ _DEFAULTS: dict[str, EngineValue] = {
 
 
 # The tiny model is stored in float32, which vLLM would lower on CPU; its answers are to be repeatable to the last bit.
-_TINY_DEFAULTS: dict[str, EngineValue] = {"dtype": "float32"}
+# Compiling it takes a C compiler, half a minute, and wins nothing.
+_TINY_DEFAULTS: dict[str, EngineValue] = {"dtype": "float32", "enforce_eager": True}
 
 
 def environment_defaults(section: EngineSection) -> dict[str, str]:
@@ -41,7 +42,7 @@ def environment_defaults(section: EngineSection) -> dict[str, str]:
 
 
 def parse(model: str, arguments: dict[str, EngineValue], served_name: str = "") -> argparse.Namespace:
-    """vLLM's namespace for `vllm serve MODEL …`.
+    """VLLM's namespace for `vllm serve MODEL …`.
 
     Raises:
         ConfigError: unknown key, or a value vLLM refuses; names `engine.<key>`.

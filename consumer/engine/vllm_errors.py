@@ -50,7 +50,7 @@ def translated(error: Exception) -> PenstockError:
 
 
 def of_response(response: Any) -> PenstockError:
-    """vLLM's `ErrorResponse` as one of ours."""
+    """VLLM's `ErrorResponse` as one of ours."""
     info = response.error
     message, param, status = _QUOTED_VALUE.sub("", str(info.message)), info.param, int(info.code)
     if status == _NOT_FOUND:

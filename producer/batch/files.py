@@ -18,11 +18,10 @@ from schemas.errors import ConfigError
 
 # Lines are flushed at once; the disk is waited for at most this often.
 FSYNC_EVERY_S = 2.0
-_BLOCK = 1024 * 1024
 
 
 class Survey:
-    """What one pass over the input tells: how many lines, and whether it is the same file as before."""
+    """What one pass over the input tells: how many lines it has, empty ones apart, and what file it is."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -30,12 +29,9 @@ class Survey:
         digest = hashlib.sha256()
         try:
             with path.open("rb") as handle:
-                last = b"\n"
-                while block := handle.read(_BLOCK):
-                    digest.update(block)
-                    self.lines += block.count(b"\n")
-                    last = block[-1:]
-                self.lines += last != b"\n"
+                for line in handle:
+                    digest.update(line)
+                    self.lines += bool(line.strip())
         except OSError as error:
             raise ConfigError(f"input {path}: {error.strerror}", param="-i") from error
         self.sha256 = digest.hexdigest()

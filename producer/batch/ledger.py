@@ -90,9 +90,17 @@ class Ledger:
         if line_id in self._written:
             self.skipped += 1
             return None
-        message = error.message if error.message.startswith("line ") else f"line {number}: {error.message}"
-        named = JobMalformed(message.replace("line: ", "", 1), param=error.param, code=error.code)
+        named = JobMalformed(_numbered(number, error.message), param=error.param, code=error.code)
         return Rejected(line_id=line_id, custom_id=custom_id_of(text), error=named)
+
+
+def _numbered(number: int, message: str) -> str:
+    """`message` of `decode_line`, with the line's number."""
+    if message.startswith(f"line {number}"):
+        return message
+    if message.startswith("line is "):
+        return f"line {number} {message.removeprefix('line ')}"
+    return f"line {number}: {message.removeprefix('line: ')}"
 
 
 def checked_url(line: BatchLine) -> None:

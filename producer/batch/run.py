@@ -65,7 +65,7 @@ def plan(order: Order, *, broker: Literal["own", "shared"], pool: str, tenant: s
         return Plan(order=order, sidecar=sidecar, lines=survey.lines, is_resumed=True)
     with Output(order.output) as output:
         if output.written.ids:
-            if len(output.written.ids) == _answerable_lines(survey):
+            if len(output.written.ids) == survey.lines:
                 return None
             raise ConfigError(
                 f"{order.output} holds {len(output.written.ids)} answers of another run: name another output, or use "
@@ -80,10 +80,6 @@ def discard(output: Path) -> None:
     """Forgets an earlier run: `--overwrite`."""
     for path in (sidecar_path(output), output):
         path.unlink(missing_ok=True)
-
-
-def _answerable_lines(survey: Survey) -> int:
-    return sum(1 for _, text in lines_of(survey.path) if text.strip())
 
 
 class Run:

@@ -14,6 +14,8 @@ from schemas.result import Result
 # Buckets grow by 2%, so a quantile is at most 1% off.
 _GROWTH = math.log(1.02)
 _SMALLEST = 1e-6
+# Deltas that came in one frame are read one after another, but arrived together.
+SAME_ARRIVAL_S = 0.0005
 
 
 class Quantiles:
@@ -105,7 +107,9 @@ class Stats:
     def take_event(self, event: Event, now_s: float) -> None:
         if isinstance(event, (Delta, Chunk)):
             seen = self._live.get(event.job)
-            if seen is not None and seen[0]:
+            if seen is not None and now_s - seen[0] < SAME_ARRIVAL_S:
+                now_s = seen[0]
+            elif seen is not None and seen[0]:
                 self._itl.add((now_s - seen[0]) * 1000)
             self._live[event.job] = (now_s, (seen[1] if seen else 0) + event.tokens)
             self.live_tokens += event.tokens

@@ -26,6 +26,7 @@ import uvloop
 
 from infra import settings
 from producer.bench.report import Report, bar, show, this_machine
+from producer.bench.vllm_words import MODULE_SERVE, engine_words, quiet_environment
 from producer.client import Client
 from producer.local.fleet import Fleet, Spec
 from producer.request import Request
@@ -34,28 +35,7 @@ from schemas.errors import EngineFailed
 from schemas.frames import Delta, Finished
 
 _START_S = 600.0
-_WORDS = [
-    "river",
-    "water",
-    "gate",
-    "turbine",
-    "stream",
-    "queue",
-    "token",
-    "cache",
-    "batch",
-    "power",
-    "mill",
-    "stone",
-    "light",
-    "house",
-    "road",
-    "wind",
-    "rain",
-    "snow",
-    "hill",
-    "sea",
-]
+_WORDS = ("river", "water", "gate", "turbine", "stream", "queue", "token", "power", "mill", "stone", "light", "road")
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -91,7 +71,7 @@ def main(arguments: list[str]) -> int:
     options, extra = parser.parse_known_args(arguments)
     environment = dict(os.environ)  # noqa: TID251 - this is a main()
     # Engines must be equal; and a model of a few MB is served best by as many sequences as there are requests.
-    defaults = ["--engine.max_num_seqs", "256", "--engine.enforce_eager", "true"]
+    defaults = ["--engine.max_num_seqs", "256"]
     cfg = settings.load_config(options.config, [*defaults, *extra], environment)
     requests, rounds = (256, 2) if options.quick else (options.requests, options.rounds)
     report = uvloop.run(measure(cfg, [*defaults, *extra], environment, requests=requests, rounds=rounds))
@@ -191,17 +171,12 @@ class Serve:
     async def __aenter__(self) -> Self:
         import aiohttp  # noqa: PLC0415 - vLLM brings it
 
-        words = ["--model", self._model, "--host", "127.0.0.1", "--port", str(self._port)]
-        if self._cfg.engine.model == "tiny":
-            words += ["--dtype", "float32"]
-        for key, value in self._cfg.engine.arguments.items():
-            words += _option(key, value)
-        quiet = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+        words = engine_words(self._model, self._cfg)
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
-            # What `vllm serve` runs; the command itself wants a package named vllm, and CPU builds have another name.
-            *("-m", "vllm.entrypoints.openai.api_server", *words, "--uvicorn-log-level", "error"),
-            env={**quiet, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **self._environment},
+            *("-m", MODULE_SERVE, *words, "--host", "127.0.0.1", "--port", str(self._port)),
+            *("--uvicorn-log-level", "error"),
+            env={**quiet_environment(), **self._environment},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
@@ -290,13 +265,6 @@ def _report(seen: dict[str, list[Round]], cfg: Config, requests: int) -> Report:
         "seconds": {name: [round(one.seconds, 3) for one in rounds] for name, rounds in seen.items()},
     }
     return Report(bench="throughput", machine=this_machine(), bars=bars, detail=detail)
-
-
-def _option(key: str, value: object) -> list[str]:
-    option = "--" + key.replace("_", "-")
-    if isinstance(value, bool):
-        return [option] if value else ["--no-" + key.replace("_", "-")]
-    return [option, value if isinstance(value, str) else json.dumps(value)]
 
 
 async def _gone(process: asyncio.subprocess.Process) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -69,6 +70,8 @@ def _version() -> str:
 
 
 def _guarded(run: Callable[[], int], *, as_json: bool) -> int:
+    # The library's warnings are for programs that configure logging; here an error is one line, said once.
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         return run()
     except PenstockError as error:

@@ -127,11 +127,12 @@ def request_of(arguments: argparse.Namespace) -> Request:
     Raises:
         ConfigError: an argument is wrong; `param` names it.
     """
-    endpoint = _ENDPOINTS.get(arguments.endpoint, arguments.endpoint)
+    endpoint: str = arguments.endpoint
+    endpoint = _ENDPOINTS.get(endpoint, endpoint)
     now = datetime.now(UTC).astimezone()
     return Request(
         body=_body(arguments, endpoint),
-        endpoint=str(endpoint),
+        endpoint=endpoint,
         lane=arguments.lane,
         priority=arguments.priority,
         deadline=deadline_of(arguments.deadline, now) if arguments.deadline else None,

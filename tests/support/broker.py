@@ -31,7 +31,7 @@ class TestBroker:
     async def kill(self) -> None:
         """kill -9, so that nothing is said to anybody."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self._server.server_pid, signal.SIGKILL)
+            os.kill(self._server.pid, signal.SIGKILL)
         await self._server.wait_ended()
 
     async def restart(self) -> None:

@@ -38,7 +38,7 @@ class NatsServer:
 
     def kill(self) -> None:
         """kill -9 of nats-server itself; returns when it is gone."""
-        os.kill(self._server.server_pid, signal.SIGKILL)
+        os.kill(self._server.pid, signal.SIGKILL)
         asyncio.run(self._server.wait_ended())
 
     def restart(self) -> None:
@@ -65,7 +65,7 @@ def nats_server() -> Generator[str]:
 
 def wants_docker() -> bool:
     """Asked for, and a daemon answers."""
-    if os.environ.get("PENSTOCK_TEST_DOCKER") != "1" or shutil.which("docker") is None:  # noqa: TID251
+    if os.environ.get("PENSTOCK_TEST_DOCKER") != "1" or shutil.which("docker") is None:
         return False
     return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
 

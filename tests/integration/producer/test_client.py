@@ -7,8 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from tests.support.broker import TestBroker
-from tests.support.echo_consumer import EchoConsumer
 
 from producer.client import Client
 from producer.events import JobFailed, Restarted
@@ -26,6 +24,8 @@ from schemas.errors import (
 )
 from schemas.frames import Delta, Finished, Started
 from schemas.result import Status
+from tests.support.broker import TestBroker
+from tests.support.echo_consumer import EchoConsumer
 
 CONFIG = Config(broker=BrokerSection(connect_timeout_s=3, publish_timeout_s=20), client=ClientSection(recheck_s=0.5))
 
@@ -39,12 +39,11 @@ class Stage:
 
 @asynccontextmanager
 async def staged(tmp_path: Path, *, consumer: bool = True) -> AsyncGenerator[Stage]:
-    async with TestBroker(tmp_path / "nats") as broker:
-        async with EchoConsumer(broker.url) as echo:
-            if not consumer:
-                await echo.__aexit__()
-            async with Client(broker.url, config=CONFIG) as client:
-                yield Stage(broker, echo, client)
+    async with TestBroker(tmp_path / "nats") as broker, EchoConsumer(broker.url) as echo:
+        if not consumer:
+            await echo.__aexit__()
+        async with Client(broker.url, config=CONFIG) as client:
+            yield Stage(broker, echo, client)
 
 
 def run(tmp_path: Path, story: Callable[[Stage], Awaitable[None]], *, consumer: bool = True) -> None:

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.support.broker import TestBroker
-from tests.support.echo_consumer import EchoConsumer
 
 from producer.sync import SyncClient
 from schemas.config import Config
 from schemas.errors import BusUnavailable, JobMalformed, ResultPending
 from schemas.frames import Delta
+from tests.support.broker import TestBroker
+from tests.support.echo_consumer import EchoConsumer
 
 
 @contextmanager

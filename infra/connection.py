@@ -1,0 +1,103 @@
+"""A nats-py client that comes back for ever, and requests that do not wait for a connection that is gone.
+
+nats-py's own `request` sits out its whole timeout when the server dies under it; here all requests in flight fail at
+once with `Lost`, so that a publish is tried again as soon as there is somebody to try it with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+_NO_RESPONDERS = "503"
+
+Handler = Callable[[Msg], Awaitable[None]]
+
+
+class Lost(nats.errors.Error):
+    """The connection went away under a request."""
+
+    def __str__(self) -> str:
+        return "the connection was lost"
+
+
+class PatientClient(Client):
+    """nats-py closes for good on every protocol error but two, also on those that pass (too many connections)."""
+
+    async def _process_err(self, err_msg: str) -> None:
+        text = err_msg.lower()
+        if "permissions violation" in text or "stale connection" in text:
+            await super()._process_err(err_msg)
+            return
+        error = nats.errors.Error(f"nats: {err_msg.strip(chr(39))}")
+        await self._error_cb(error)
+        await self._process_op_err(error)
+
+
+class Requests:
+    """Requests over one inbox. `fail_all` when the connection is lost; its owner hears of that first."""
+
+    def __init__(self, nc: Client) -> None:
+        self._nc = nc
+        self._prefix = ""
+        self._numbers = itertools.count()
+        self._waiting: dict[str, asyncio.Future[Msg]] = {}
+
+    async def start(self) -> None:
+        self._prefix = self._nc.new_inbox() + "."
+        await subscribe(self._nc, self._prefix + "*", self._on_reply)
+
+    async def ask(
+        self, subject: str, payload: bytes, *, timeout_s: float, headers: dict[str, str] | None = None
+    ) -> Msg:
+        """
+        Raises:
+            nats.errors.NoRespondersError, Lost, or what nats-py's publish raises.
+            TimeoutError: no reply in time.
+        """
+        loop = asyncio.get_running_loop()
+        key = str(next(self._numbers))
+        future: asyncio.Future[Msg] = loop.create_future()
+        self._waiting[key] = future
+        # A bare timer: `asyncio.timeout` costs several times as much, and this is the hot path.
+        timer = loop.call_later(timeout_s, _expire, future)
+        try:
+            await self._nc.publish(subject, payload, reply=self._prefix + key, headers=headers)
+            reply = await future
+        finally:
+            timer.cancel()
+            del self._waiting[key]
+            if future.done() and not future.cancelled():
+                # Where publish raised nobody awaited it, and asyncio would complain of an error never looked at.
+                future.exception()
+        if not reply.data and reply.headers and reply.headers.get("Status") == _NO_RESPONDERS:
+            raise nats.errors.NoRespondersError
+        return reply
+
+    def fail_all(self) -> None:
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(Lost())
+
+    async def _on_reply(self, msg: Msg) -> None:
+        future = self._waiting.get(msg.subject[len(self._prefix) :])
+        if future is not None and not future.done():
+            future.set_result(msg)
+
+
+async def subscribe(nc: Client, subject: str, handler: Handler) -> Subscription:
+    """The buffer is unbounded: a full one drops in silence, and who publishes to us is bounded by us."""
+    return await nc.subscribe(  # pyright: ignore[reportUnknownMemberType]
+        subject, cb=handler, pending_msgs_limit=-1, pending_bytes_limit=-1
+    )
+
+
+def _expire(future: asyncio.Future[Msg]) -> None:
+    if not future.done():
+        future.set_exception(TimeoutError("no reply in time"))

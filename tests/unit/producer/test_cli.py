@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from producer.cli import overrides
+from producer.cli.exits import Exit, exit_of
+from producer.cli.jobs import table
+from producer.cli.main import main
+from producer.cli.show_config import toml_of
+from producer.cli.times import deadline_of, seconds_of
+from schemas.config import Config, load, masked
+from schemas.errors import BusUnavailable, ConfigError, JobMalformed, ResultPending
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("words", "rest", "taken"),
+    [
+        (["submit", "--client.pool", "a", "text"], ["submit", "text"], ["--client.pool", "a"]),
+        (["submit", "text", "--engine.x=4"], ["submit", "text"], ["--engine.x=4"]),
+        (["up", "--engine.flag", "--verbose"], ["up", "--verbose"], ["--engine.flag"]),
+        (["submit", "--", "--a.b", "c"], ["submit", "--", "--a.b", "c"], []),
+        (["result", "--timeout", "3.5"], ["result", "--timeout", "3.5"], []),
+        (["up", "--engine.x", "-1"], ["up"], ["--engine.x", "-1"]),
+    ],
+)
+def test_settings_are_taken_out_before_argparse_misreads_their_values(words, rest, taken) -> None:
+    assert overrides.split(words) == (rest, taken)
+
+
+def test_times_are_read_as_people_write_them() -> None:
+    assert [seconds_of(text, "--t") for text in ("90", "1.5s", "2m", "1h", "1d")] == [90, 1.5, 120, 3600, 86400]
+    assert deadline_of("30s", NOW) == NOW + timedelta(seconds=30)
+    assert deadline_of("2026-01-02T03:04", NOW) == datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+    for text in ("soon", "", "5 parsecs"):
+        with pytest.raises(ConfigError, match="--deadline"):
+            deadline_of(text, NOW)
+
+
+def test_errors_have_exit_codes_scripts_can_use() -> None:
+    assert exit_of(BusUnavailable("x")) == 3
+    assert exit_of(ResultPending("x")) == 4
+    assert exit_of(ConfigError("x")) == exit_of(JobMalformed("x")) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["submit", "x", "--client.pol", "a"], "client.pol|`pol`"),
+        (["submit"], "TEXT or --body"),
+        (["submit", "x", "--deadline", "soon"], "--deadline"),
+        (["submit", "--body", "/nowhere.json"], "/nowhere.json"),
+        (["stream", "x", "--job", "j"], "exactly one"),
+        (["run-batch", "-i", "/nowhere.jsonl", "-o", "/nowhere.out", "--own"], "/nowhere.jsonl"),
+        (["run-batch", "-i", "x", "-o", "y", "--lane", "fast"], "lane 'fast'"),
+        (["run-batch", "-i", "x", "-o", "y", "--concurrency", "0"], "--concurrency"),
+        (["bench", "nothing"], "no bench"),
+        (["up", "--consumers", "0"], "--consumers"),
+    ],
+)
+def test_a_wrong_argument_is_one_line_and_exit_2(words, says, capsys, monkeypatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+
+    assert main(words) == Exit.USAGE
+
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith("penstock: ")
+
+    assert re.search(says, error)
+
+
+def test_no_broker_is_exit_3_and_json_says_so_too(capsys, monkeypatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+
+    assert main(["jobs", "--json"]) == Exit.BROKER
+
+    printed = capsys.readouterr()
+    assert "penstock up" in printed.err
+    assert json.loads(printed.out)["error"]["code"] == "broker_unavailable"
+
+
+def test_the_printed_configuration_can_be_read_again() -> None:
+    config = load("", {}, {"engine.tensor_parallel_size": "4", "broker.url": "nats://u:p@h:1", "consumer.pool": "p"})
+
+    text = toml_of(masked(config))
+
+    assert "p@h" not in text.replace("***@h", "")
+    again = load(text, {}, {})
+    assert again.engine == config.engine
+    assert again.consumer == config.consumer
+    assert load(toml_of(masked(Config())), {}, {}) == Config()
+
+
+def test_a_table_leaves_out_empty_columns() -> None:
+    assert table([("A", "B", "C"), ("1", "", "x"), ("22", "", "y")]) == ["A   C", "1   x", "22  y"]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from producer.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('nats', 'rich', 'msgspec.json', 'asyncio') if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert "exit codes" in done.stdout
+    assert "nats" not in done.stderr
+    assert "rich" not in done.stderr
