@@ -98,9 +98,23 @@ class Cache(Generic[S]):
         sequence.state = State.GONE
 
     def step(self) -> Step[S]:
-        block_size, tokens_left = self._block_size, self._step_tokens_max
-        prefilled = ran = 0
+        scheduled, prefilled, complete = self._schedule()
         finished: list[S] = []
+        for sequence in complete:
+            # One that was preempted after its turn came to nothing.
+            if sequence.state is not State.RUNNING:
+                continue
+            sequence.produced += 1
+            if sequence.produced >= sequence.length:
+                self.remove(sequence)
+                finished.append(sequence)
+        return Step(scheduled, prefilled, finished)
+
+    def _schedule(self) -> tuple[int, int, list[S]]:
+        """Gives each sequence its tokens and blocks: how many ran, prompt tokens among them, and who gets a token."""
+        block_size, tokens_left = self._block_size, self._step_tokens_max
+        scheduled = prefilled = 0
+        complete: list[S] = []
         preemptions = self.preemptions
         for sequence in list(self._running):
             # An elder one may have preempted it a moment ago.
@@ -113,29 +127,23 @@ class Cache(Generic[S]):
             if sequence.computed + tokens > sequence.blocks * block_size and not self._grow(sequence, tokens):
                 continue
             tokens_left -= tokens
-            ran += 1
+            scheduled += 1
             sequence.computed += tokens
             if sequence.produced == 0 or missing > 1:
                 prefilled += tokens
             if tokens == missing:
-                self._produce(sequence, finished)
+                complete.append(sequence)
         # Whoever was just evicted would be let in again, and evict the next.
-        while self.preemptions == preemptions and tokens_left:
+        while tokens_left and self.preemptions == preemptions:
             admitted = self._admit_next(tokens_left)
             if admitted is None:
                 break
             tokens_left -= admitted.computed
-            ran += 1
+            scheduled += 1
             prefilled += admitted.computed
             if admitted.computed == admitted.prompt_tokens + admitted.produced:
-                self._produce(admitted, finished)
-        return Step(ran, prefilled, finished)
-
-    def _produce(self, sequence: S, finished: list[S]) -> None:
-        sequence.produced += 1
-        if sequence.produced >= sequence.length:
-            self.remove(sequence)
-            finished.append(sequence)
+                complete.append(admitted)
+        return scheduled, prefilled, complete
 
     def _admit_next(self, tokens_left: int) -> S | None:
         while self._queue and self._queue[0][2].state is not State.WAITING:

@@ -172,13 +172,14 @@ def _sampled(
     tokens_max = _output_tokens_max(longest, tokens_max, settings, field)
     if body.min_tokens > tokens_max:
         raise JobRejected(f"min_tokens {body.min_tokens} is over max_tokens {tokens_max}", param="min_tokens")
+    # vLLM's rule: they would all be the same.
+    if body.temperature == 0 and (body.n or 1) > 1:
+        raise JobRejected(f"n must be 1 at temperature 0, not {body.n}", param="n")
     schema_text = _schema_text(body.response_format)
     choices: list[Choice] = []
     for prompt, prompt_tokens in prompts:
         for ordinal in range(body.n or 1):
-            # At temperature 0 all choices are the one most likely answer.
-            draw = 0 if body.temperature == 0 else ordinal
-            digest = digest_of(prompt, draw, body.seed or 0)
+            digest = digest_of(prompt, ordinal, body.seed or 0)
             choices.append(_choice(prompt_tokens, digest, schema_text, body, tokens_max, settings))
     return Plan(
         endpoint=endpoint,

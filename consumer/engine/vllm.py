@@ -160,7 +160,10 @@ class VllmEngine:
         from vllm.entrypoints.openai.completion.protocol import CompletionRequest  # noqa: PLC0415
         from vllm.entrypoints.pooling.embed.protocol import EmbeddingCompletionRequest  # noqa: PLC0415
 
-        fields = msgspec.json.decode(request.body)
+        try:
+            fields = msgspec.json.decode(request.body)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise JobMalformed(f"body is not one JSON object: {error}", param="body") from error
         if not isinstance(fields, dict):
             raise JobMalformed("body must be a JSON object", param="body")
         # A job always has a whole answer; how its tokens travel is not the body's business.

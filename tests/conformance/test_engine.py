@@ -86,7 +86,9 @@ def test_the_answer_is_openai_shaped(engine: EngineInThread) -> None:
 
 
 def test_choices_and_prompts_are_numbered_through(engine: EngineInThread) -> None:
-    outcome = engine.generate(Requests.completion(["Hello", "Water"], n=2, max_tokens=6, ignore_eos=True))
+    outcome = engine.generate(
+        Requests.completion(["Hello", "Water"], n=2, temperature=0.8, max_tokens=6, ignore_eos=True)
+    )
 
     assert [choice["index"] for choice in outcome.body["choices"]] == [0, 1, 2, 3]
     assert [outcome.streamed(choice) for choice in range(4)] == [outcome.text(choice) for choice in range(4)]
@@ -121,7 +123,7 @@ def test_without_max_tokens_a_chat_may_fill_the_context(engine: EngineInThread) 
 
 
 def test_several_prompts_and_choices_are_admitted_as_one(engine: EngineInThread) -> None:
-    outcome = engine.generate(Requests.completion(["Hello", "Hello", "Hello"], n=2, max_tokens=4))
+    outcome = engine.generate(Requests.completion(["Hello", "Hello", "Hello"], n=2, temperature=0.8, max_tokens=4))
 
     assert len(outcome.needs) == 1
     assert outcome.needs[0].sequences == 6
@@ -183,8 +185,8 @@ def test_one_that_is_cancelled_before_admission_leaves_no_trace(engine: EngineIn
 # 3
 
 
-def _long() -> EngineRequest:
-    return Requests.completion("Once upon a time", max_tokens=1900, ignore_eos=True)
+def _long(**fields: Any) -> EngineRequest:
+    return Requests.completion("Once upon a time", max_tokens=1900, ignore_eos=True, **fields)
 
 
 async def _admit(_need: Need) -> None:
@@ -217,7 +219,7 @@ def test_cancelling_the_task_frees_its_blocks_within_a_second(engine: EngineInTh
 
 def test_a_silent_request_is_aborted_as_well(engine: EngineInThread) -> None:
     async def scene() -> None:
-        request = Requests.completion("Once upon a time", max_tokens=1900, ignore_eos=True, stream=False, n=3)
+        request = _long(stream=False, n=3, temperature=0.8)
         task = asyncio.create_task(engine.collect(request))
         await engine.wait_running(1)
         task.cancel()
@@ -263,6 +265,7 @@ FAULTY: dict[str, tuple[str, object, str]] = {
     "top_p too high": (Endpoint.CHAT, {"messages": _HELLO, "top_p": 1.5}, "top_p"),
     "negative max_tokens": (Endpoint.CHAT, {"messages": _HELLO, "max_tokens": -1}, "max_tokens"),
     "max_tokens over the context": (Endpoint.CHAT, {"messages": _HELLO, "max_tokens": 99_999}, "max_tokens"),
+    "several greedy choices": (Endpoint.CHAT, {"messages": _HELLO, "temperature": 0, "n": 2}, "n"),
     "no choices": (Endpoint.COMPLETIONS, {"prompt": "x", "n": 0}, "n"),
     "unknown model": (Endpoint.CHAT, {"messages": _HELLO, "model": "nobody/knows"}, "model"),
     "not a schema": (
@@ -327,8 +330,7 @@ def test_a_dead_engine_ends_every_open_request_and_says_why(mortal_engine: Engin
     async def scene() -> tuple[list[Any], str]:
         dead = asyncio.create_task(mortal_engine.engine.wait_dead())
         open_tasks = [asyncio.create_task(mortal_engine.collect(_long())) for _ in range(3)]
-        silent = Requests.completion("Once", max_tokens=1900, ignore_eos=True, stream=False)
-        open_tasks.append(asyncio.create_task(mortal_engine.collect(silent)))
+        open_tasks.append(asyncio.create_task(mortal_engine.collect(_long(stream=False))))
         await mortal_engine.wait_running(4)
         assert not dead.done()
         if mortal_engine.kind == "vllm":
