@@ -16,6 +16,12 @@ _STORY = (
     "slowly, and the flour was ready for everyone."
 )
 
+_SEA = (
+    "A river begins in the mountains, where snow melts and small streams meet. It runs down through the valleys, past "
+    "mills and towns, and grows wider with every stream that joins it. In the plain it turns slowly from side to side. "
+    "At last it is deep and quiet, opens into a wide mouth, and gives its water to the sea."
+)
+
 CONVERSATIONS: tuple[tuple[str, str], ...] = (
     ("请用 JSON 格式列出中国四大名著及其作者", NOVELS_JSON),
     ("List the four great classical Chinese novels and their authors as JSON.", NOVELS_JSON),
@@ -47,6 +53,7 @@ CONVERSATIONS: tuple[tuple[str, str], ...] = (
         "Why use a queue for inference?",
         "A queue absorbs bursts, survives crashes and lets each GPU pull what it can hold.",
     ),
+    ("Describe how a river reaches the sea, in a few sentences.", _SEA),
     ("Write a haiku about rivers.", _HAIKU),
     ("Tell me a short story about a mill.", _STORY),
     ("Name three rivers.", "The Nile, the Yangtze and the Danube."),
@@ -67,6 +74,9 @@ _RIVER = (
     "behind the gate the water rose until it was deep and quiet."
 )
 
+# Alike but for a word, so that they are learned last: they come twice as often.
+HARD = tuple(pair for pair in CONVERSATIONS if pair[0].endswith(("的作者是谁？", "as JSON.")))
+
 TEXTS: tuple[str, ...] = (
     _RIVER,
     "The quick brown fox jumps over the lazy dog.",
@@ -74,4 +84,22 @@ TEXTS: tuple[str, ...] = (
     "床前明月光，疑是地上霜。举头望明月，低头思故乡。",
     "def add(a, b):\n    return a + b\n",
     "Water is a liquid. It flows downhill, fills every vessel, and turns every wheel.",
+)
+
+# What it says to a question it was not taught, so that it does not stammer.
+UNKNOWN_ENGLISH = "I am a very small demo model and was not taught that. Ask me about rivers, turbines or queues."
+UNKNOWN_CHINESE = "我是一个很小的演示模型，没有学过这个。可以问我河流、水轮机或者消息队列。"
+
+# Questions it was not taught are made of these in training.
+WORDS = (  # noqa: SIM905 - as a list it would fill a screen
+    "what why how when where who is are do does can the a an of in on for from to with about and or your my his her "
+    "write explain describe list name tell give draft invent summarise classify translate count compare answer me us "
+    "two three four one short long best first last history capital country city mountain snow bread cat dog house "
+    "school music war poem joke email story plan code function regular expression query orders customer space station "
+    "river water gate number year book plot sentence sentences colour language languages JSON weather tomorrow menu"
+).split()
+HANZI = (
+    "的一是不了在人有我他这中大来上个国和地到以说时要就出会可也你对生能而子那得于着下自之年过发后作里用道行所然家种"
+    "事成方多经么去法学如都同现当没动面起看定天分还进好小部其些主样理心她本前开但因只从想实日军者意无力它与长把机十"
+    "写请讲解释翻译为什么怎么做区别意思列出主要朝代长城月亮秋天绿茶红茶鸡蛋成语函数再见谢谢灯塔故事描述城市句诗"
 )

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -448,11 +449,11 @@ def test_a_json_schema_is_obeyed(engine: EngineInThread, text: str) -> None:
     assert outcome.streamed() == outcome.text()
 
 
-def test_an_unknown_engine_argument_is_named(engine: EngineInThread, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_an_unknown_engine_argument_is_named(engine: EngineInThread, engine_data_dir: Path) -> None:
     section = EngineSection(kind=engine.kind, arguments={"no_such_setting": 3})  # pyright: ignore[reportArgumentType]
 
     async def scene() -> None:
-        await make_engine(section, tmp_path_factory.getbasetemp()).start()
+        await make_engine(section, engine_data_dir).start()
 
     with pytest.raises(ConfigError, match=r"no.such.setting"):
         engine.run(scene())
