@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import shutil
 from typing import Any, NoReturn
 
 from schemas.config import EngineSection, EngineValue
@@ -38,6 +39,10 @@ def environment_defaults(section: EngineSection) -> dict[str, str]:
     if section.model == "tiny":
         # It is a folder of ours: nothing to ask any hub.
         defaults["HF_HUB_OFFLINE"] = "1"
+    if section.model == "tiny" or (shutil.which("g++") is None and shutil.which("nvidia-smi") is None):
+        # vLLM compiles some CPU code when first used. That takes seconds, and without a compiler a single request for
+        # logprobs kills the engine (seen with 0.32).
+        defaults["TORCHDYNAMO_DISABLE"] = "1"
     return defaults
 
 

@@ -65,9 +65,12 @@ def of_response(response: Any) -> PenstockError:
 def _malformed(error: Any) -> JobMalformed:
     """Pydantic lists every alternative of a union; the shallowest first error is what a person got wrong."""
     first = min(error.errors(include_url=False, include_input=False), key=lambda each: len(each["loc"]))
-    path = ".".join(str(part) for part in first["loc"])
+    path = [str(part) for part in first["loc"]]
     message = str(first["msg"]).removeprefix("Value error, ")
-    where = path or _guessed_param(message) or "body"
+    if path and not path[0].islower():
+        # Parts of a message are looked at one by one, under the name of vLLM's own class.
+        path = ["messages"]
+    where = ".".join(path) or _guessed_param(message) or "body"
     return JobMalformed(f"{where}: {message}", param=where)
 
 
