@@ -81,6 +81,12 @@ class ConsumerProcess:
                 await self._reader
         return code
 
+    async def kill_alone(self) -> None:
+        """kill -9 of the consumer itself; what becomes of its engine is its own affair."""
+        os.kill(self.pid, signal.SIGKILL)
+        assert self._process is not None
+        await self._process.wait()
+
     async def kill(self) -> None:
         """kill -9, with everything it started."""
         process = self._process
