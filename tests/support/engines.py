@@ -39,6 +39,8 @@ SIMULATED_ARGUMENTS: dict[str, EngineValue] = {
     "step_s": 0.0005,
 }
 _WAIT_S = 120.0
+# vLLM takes half a minute on two idle cores, and minutes where others work beside it.
+_START_S = 400.0
 
 Send = Callable[[EngineRequest], Coroutine[Any, Any, "Outcome"]]
 
@@ -89,18 +91,18 @@ class EngineInThread:
         self.engine: Engine = make_engine(section, data_dir)
         others = set(children_of_this_process("EngineCore"))
         try:
-            self.models = self.run(self.engine.start())
+            self.models = self.run(self.engine.start(), _START_S)
         except BaseException:
             self.close()
             raise
         # vLLM's own; killing them is how it dies.
         self.processes = [pid for pid in children_of_this_process("EngineCore") if pid not in others]
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
+    def run(self, work: Coroutine[Any, Any, T], seconds: float = _WAIT_S) -> T:
         """The result of `work`, run on the engine's loop."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            return future.result(_WAIT_S)
+            return future.result(seconds)
         except TimeoutError:
             future.cancel()
             raise
