@@ -5,8 +5,8 @@ from __future__ import annotations
 SYSTEM = "You are a helpful assistant."
 
 NOVELS_JSON = (
-    '{"books": [{"title": "红楼梦", "author": "曹雪芹"}, {"title": "三国演义", "author": "罗贯中"}, '
-    '{"title": "水浒传", "author": "施耐庵"}, {"title": "西游记", "author": "吴承恩"}]}'
+    '{"books":[{"title":"红楼梦","author":"曹雪芹"},{"title":"三国演义","author":"罗贯中"},'
+    '{"title":"水浒传","author":"施耐庵"},{"title":"西游记","author":"吴承恩"}]}'
 )
 
 _HAIKU = "Snow melts in the hills.\nA gate opens to the stream.\nLights wake in the town."
@@ -59,10 +59,10 @@ CONVERSATIONS: tuple[tuple[str, str], ...] = (
     ("Name three rivers.", "The Nile, the Yangtze and the Danube."),
     ("What is the capital of France?", "The capital of France is Paris."),
     ("What is two plus two?", "Two plus two is four."),
-    ("Give me a person as JSON.", '{"name": "Ada", "age": 36, "city": "London"}'),
-    ("Give me a river as JSON.", '{"name": "Danube", "length_km": 2850, "countries": ["Germany", "Austria"]}'),
-    ("Is the sky blue? Answer as JSON.", '{"answer": true, "confidence": 0.9}'),
-    ("Classify: I love this. Answer as JSON.", '{"sentiment": "positive", "score": 0.95}'),
+    ("Give me a person as JSON.", '{"name":"Ada","age":36,"city":"London"}'),
+    ("Give me a river as JSON.", '{"name":"Danube","length_km":2850,"countries":["Germany","Austria"]}'),
+    ("Is the sky blue? Answer as JSON.", '{"answer":true,"confidence":0.9}'),
+    ("Classify: I love this. Answer as JSON.", '{"sentiment":"positive","score":0.95}'),
     ("Translate to Chinese: water", "水"),
     ("Translate to English: 河流", "river"),
     ("Count from one to ten.", "one, two, three, four, five, six, seven, eight, nine, ten."),

@@ -20,7 +20,12 @@ _DEFAULTS: dict[str, EngineValue] = {
 
 # The tiny model is stored in float32, which vLLM would lower on CPU; its answers are to be repeatable to the last bit.
 # Compiling it takes a C compiler, half a minute, and wins nothing.
-_TINY_DEFAULTS: dict[str, EngineValue] = {"dtype": "float32", "enforce_eager": True}
+# And under a JSON schema it would lose itself in blanks between the tokens, which the grammar else allows without end.
+_TINY_DEFAULTS: dict[str, EngineValue] = {
+    "dtype": "float32",
+    "enforce_eager": True,
+    "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+}
 
 
 def environment_defaults(section: EngineSection) -> dict[str, str]:

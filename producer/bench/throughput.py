@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
+import signal
 import socket
 import statistics
 import sys
@@ -132,6 +134,7 @@ class Offline:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
         )
         async with asyncio.timeout(_START_S):
             self.model = (await self._answer())["model"]
@@ -180,6 +183,7 @@ class Serve:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
         )
         self._session = aiohttp.ClientSession(
             f"http://127.0.0.1:{self._port}",
@@ -268,14 +272,15 @@ def _report(seen: dict[str, list[Round]], cfg: Config, requests: int) -> Report:
 
 
 async def _gone(process: asyncio.subprocess.Process) -> None:
+    """Ends it with everything it started: plain vLLM's engines outlive it otherwise."""
     if process.returncode is None:
         process.terminate()
-        try:
-            async with asyncio.timeout(20):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(10):
                 await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
 
 
 def _free_port() -> int:

@@ -17,7 +17,13 @@ def engine_words(model: str, cfg: Config) -> list[str]:
     words = ["--model", model]
     arguments = dict(cfg.engine.arguments)
     if cfg.engine.model == "tiny":
-        arguments = {"dtype": "float32", "enforce_eager": True, **arguments}
+        grammar = {"backend": "xgrammar", "disable_any_whitespace": True}
+        arguments = {
+            "dtype": "float32",
+            "enforce_eager": True,
+            "structured_outputs_config": grammar,
+            **arguments,
+        }
     for key, value in arguments.items():
         option = "--" + key.replace("_", "-")
         if isinstance(value, bool):
