@@ -16,10 +16,11 @@ from contextvars import ContextVar
 from enum import Enum, auto
 from typing import Any
 
+import msgspec
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind
 
-from consumer.engine.port import Admit, EngineEvent, Need, TextDelta
+from consumer.engine.port import Admit, EngineEvent, Need, RawChunk, TextDelta
 
 current_call: ContextVar[Call] = ContextVar("current_call")
 
@@ -40,14 +41,22 @@ class Mode(Enum):
 class Call:
     """State of one `generate` of the adapter."""
 
-    def __init__(self, admit: Admit, *, priority: int, mode: Mode, stream_interval: Callable[[], int]) -> None:
+    def __init__(
+        self, admit: Admit, *, priority: int, mode: Mode, stream_interval: Callable[[], int], beams: Need | None = None
+    ) -> None:
         self.mode = mode
         self.priority = priority
         self.stream_interval = stream_interval
         self.events: list[EngineEvent] = []
         self.changed = asyncio.Event()
-        self.recorded: list[RequestOutput] = []
+        self.recorded: dict[int, RequestOutput] = {}
+        # What ended the engine's part of a recorded stream; vLLM's stream itself only says so in a chunk.
+        self.failure: Exception | None = None
         self.prompts = 0
+        # Tokens recorded since the last chunk.
+        self._unsent_tokens = 0
+        # Beam search comes as many requests of one token each; this is what it needs as a whole.
+        self._beams = beams
         self._admit = admit
         self._needs: list[Need] = []
         self._admission: asyncio.Future[None] | None = None
@@ -55,7 +64,10 @@ class Call:
     def expect(self, prompt: Any, sequences: int, tokens_max: int) -> int:
         """Called for each prompt of the request before any is run; returns its ordinal."""
         prompt_tokens = len(prompt.get("prompt_token_ids") or ()) if isinstance(prompt, dict) else 0
-        self._needs.append(Need(prompt_tokens=prompt_tokens, output_tokens_max=tokens_max, sequences=sequences))
+        need = Need(prompt_tokens=prompt_tokens, output_tokens_max=tokens_max, sequences=sequences)
+        if self._beams is not None:
+            need = msgspec.structs.replace(self._beams, prompt_tokens=prompt_tokens)
+        self._needs.append(need)
         self.prompts += 1
         return self.prompts - 1
 
@@ -80,8 +92,13 @@ class Call:
         if self.events:
             self.changed.set()
 
-    def put(self, event: EngineEvent) -> None:
-        self.events.append(event)
+    def count(self, output: RequestOutput) -> None:
+        """Tokens that the next chunk is made of."""
+        self._unsent_tokens += sum(len(completion.token_ids) for completion in output.outputs)
+
+    def put_chunk(self, chunk: bytes) -> None:
+        self.events.append(RawChunk(chunk, self._unsent_tokens))
+        self._unsent_tokens = 0
         self.changed.set()
 
     def taken(self) -> list[EngineEvent]:
@@ -124,30 +141,39 @@ class EngineProxy:
             return _replay(call.recorded[call.prompts - 1])
         ordinal = call.expect(prompt, sampling_params.n, sampling_params.max_tokens)
         if call.mode is Mode.RECORDED:
-            return self._record(call, prompt, sampling_params, request_id, options)
+            return self._record(call, ordinal, prompt, sampling_params, request_id, options)
         return self._tap(call, ordinal, prompt, sampling_params, request_id, options)
 
-    async def encode(
-        self, prompt: Any, pooling_params: Any, request_id: str, **options: Any
-    ) -> AsyncGenerator[Any, None]:
+    def encode(self, prompt: Any, pooling_params: Any, request_id: str, **options: Any) -> AsyncGenerator[Any, None]:
         """Embeddings hold no KV beyond their step, but they do pass the same door."""
         call = current_call.get()
         call.expect(prompt, 1, 1)
         options["priority"] = call.priority
+        return self._encode(call, prompt, pooling_params, request_id, options)
+
+    async def _encode(
+        self, call: Call, prompt: Any, params: Any, request_id: str, options: dict[str, Any]
+    ) -> AsyncGenerator[Any, None]:
         await call.admitted()
-        async for output in self._engine.encode(prompt, pooling_params, request_id, **options):
+        async for output in self._engine.encode(prompt, params, request_id, **options):
             yield output
 
     async def _record(
-        self, call: Call, prompt: Any, params: Any, request_id: str, options: dict[str, Any]
+        self, call: Call, ordinal: int, prompt: Any, params: Any, request_id: str, options: dict[str, Any]
     ) -> AsyncGenerator[RequestOutput, None]:
-        await call.admitted()
-        whole = _Whole()
-        async for output in self._engine.generate(prompt, params, request_id, **options):
-            # Copied before the serving layer sees it: merging extends the lists in place.
-            whole.add(_copied(output))
-            yield output
-        call.recorded.append(whole.output)
+        """One token a delta whatever the load: vLLM's parsers of tools and reasoning are written for that."""
+        try:
+            await call.admitted()
+            whole = _Whole()
+            async for output in self._engine.generate(prompt, params, request_id, **options):
+                # Copied before the serving layer sees it: merging extends the lists in place.
+                whole.add(_copied(output))
+                call.count(output)
+                yield output
+            call.recorded[ordinal] = whole.output
+        except Exception as error:
+            call.failure = call.failure or error
+            raise
 
     async def _tap(
         self, call: Call, ordinal: int, prompt: Any, params: Any, request_id: str, options: dict[str, Any]
@@ -162,35 +188,71 @@ class EngineProxy:
         if wants_deltas:
             params.output_kind = RequestOutputKind.DELTA
             params.stream_interval = call.stream_interval()
-        finished: asyncio.Future[RequestOutput] = asyncio.get_running_loop().create_future()
-        whole = _Whole()
-
-        def put(output: Any) -> None:
-            if finished.done():
-                return
-            if isinstance(output, Exception):
-                finished.set_exception(output)
-                return
-            if wants_deltas:
-                call.tap(ordinal, params.n, output)
-            whole.add(output)
-            if output.finished:
-                finished.set_result(whole.output)
-
+        pump = _Pump(call if wants_deltas else None, ordinal, params.n)
         queue = await self._engine.add_request(request_id, prompt, params, **options)
         try:
-            queue.put = put
+            queue.put = pump.put
             # What came before we took its place.
             early = queue.output
             if early is not None:
                 queue.output = None
-                put(early)
-            yield await finished
+                pump.put(early)
+            if wants_deltas:
+                pump.pace = self._pacer(queue.request_id, call.stream_interval)
+            yield await pump.finished
         except BaseException:
             await self._engine.abort(queue.request_id, internal=True)
             raise
         finally:
             queue.close()
+
+    def _pacer(self, internal_id: str, wanted: Callable[[], int]) -> Callable[[], None] | None:
+        """Sets how many tokens the request's next delta has, by the load at the time.
+
+        To be called when a delta was just sent: then nothing is held back that a smaller interval would lose.
+        """
+        processor = self._engine.output_processor
+        state = processor.request_states.get(internal_id)
+        if state is None:
+            # Several choices are requests of their own below this id, or it has finished already.
+            return None
+        least: int = processor.stream_interval
+
+        def pace() -> None:
+            interval = max(least, wanted())
+            if state.stream_interval == 1:
+                # vLLM keeps no count of what it sent while it sends every token.
+                state.sent_tokens_offset = state.detokenizer.num_output_tokens()
+            state.stream_interval = interval
+
+        return pace
+
+
+class _Pump:
+    """Takes one request's outputs from the output processor, in place of vLLM's collector."""
+
+    def __init__(self, call: Call | None, ordinal: int, sequences: int) -> None:
+        self.finished: asyncio.Future[RequestOutput] = asyncio.get_running_loop().create_future()
+        # After each delta; see `_pacer`.
+        self.pace: Callable[[], None] | None = None
+        self._call = call
+        self._ordinal = ordinal
+        self._sequences = sequences
+        self._whole = _Whole()
+
+    def put(self, output: Any) -> None:
+        if self.finished.done():
+            return
+        if isinstance(output, Exception):
+            self.finished.set_exception(output)
+            return
+        if self._call is not None:
+            self._call.tap(self._ordinal, self._sequences, output)
+            if self.pace is not None:
+                self.pace()
+        self._whole.add(output)
+        if output.finished:
+            self.finished.set_result(self._whole.output)
 
 
 class _Whole:
