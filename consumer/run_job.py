@@ -191,16 +191,17 @@ class JobRunner:
                 result = cut_short(held, error, self._cfg.pool, self._name, self._unix_ms())
                 await self._settle(held, result)
 
-    async def _release(self, held: Held) -> None:
-        """Being stopped by us is not a failed attempt."""
+    async def _release(self, held: Held, delay_s: float = 0.0) -> None:
+        """Being stopped by us, or finding no room, is not a failed attempt."""
         if held.is_admitted:
             await self._attempts.record(held.tenant, held.job.id, after_release(held.history))
         telemetry.RELEASED.labels(pool=self._cfg.pool).inc()
-        await self._give_back(held, 0.0)
+        await self._give_back(held, delay_s)
 
     async def _retry(self, held: Held, error: PenstockError) -> None:
         if isinstance(error, EngineBusy) or (isinstance(error, EngineDied) and not held.is_admitted):
-            await self._release(held)
+            # One that the engine itself turned away would be back at once, and again.
+            await self._release(held, _RETRY_DELAY_S if held.is_admitted else 0.0)
             return
         if isinstance(error, BusUnavailable):
             await self._give_back(held, _RETRY_DELAY_S)

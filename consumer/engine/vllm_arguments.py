@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import re
 import shutil
 from typing import Any, NoReturn
 
@@ -62,7 +63,7 @@ def parse(model: str, arguments: dict[str, EngineValue], served_name: str = "") 
 
     class Parser(FlexibleArgumentParser):
         def error(self, message: str) -> NoReturn:
-            raise ConfigError(f"engine: {message}", param="engine")
+            raise _refused(message)
 
     parser: Any = make_arg_parser(Parser(prog="penstock", add_help=False))
     known: dict[str, argparse.Action] = parser._option_string_actions  # noqa: SLF001 - argparse has no other list
@@ -77,8 +78,17 @@ def parse(model: str, arguments: dict[str, EngineValue], served_name: str = "") 
     try:
         validate_parsed_serve_args(parsed)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"engine: {error}", param="engine") from error
+        raise _refused(str(error)) from error
     return parsed
+
+
+def _refused(message: str) -> ConfigError:
+    """Argparse begins with the option it means: `argument --max-num-seqs: invalid int value: 'x'`."""
+    named = re.match(r"argument (--[\w-]+)[^:]*: (.*)", message, re.DOTALL)
+    if named is None:
+        return ConfigError(f"engine: {message}", param="engine")
+    key = "engine." + named.group(1).removeprefix("--").replace("-", "_")
+    return ConfigError(f"{key}: {named.group(2)}", param=key)
 
 
 def _words(key: str, value: EngineValue, known: dict[str, argparse.Action]) -> list[str]:

@@ -7,7 +7,16 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-from schemas.errors import EngineDied, JobFault, JobMalformed, JobRejected, PenstockError, PromptTooLong, UnknownModel
+from schemas.errors import (
+    EngineBusy,
+    EngineDied,
+    JobFault,
+    JobMalformed,
+    JobRejected,
+    PenstockError,
+    PromptTooLong,
+    UnknownModel,
+)
 
 # vLLM says so in words only.
 _TOO_LONG = re.compile(
@@ -17,6 +26,9 @@ _TOO_LONG = re.compile(
 _QUOTED_VALUE = re.compile(r"\s*\(parameter=.*\)\s*$", re.DOTALL)
 _NOT_FOUND = 404
 _SERVER_ERROR = 500
+_BUSY = 503
+# What a panic in a Rust library (tokenizers, pydantic) becomes: no Exception, so it would pass every net.
+_PANIC = "PanicException"
 
 
 @contextmanager
@@ -28,6 +40,10 @@ def engine_errors() -> Generator[None]:
         raise
     except Exception as error:
         raise translated(error) from error
+    except BaseException as error:
+        if type(error).__name__ != _PANIC:
+            raise
+        raise JobRejected(f"vLLM cannot read this request: {error}", param="body") from error
 
 
 def translated(error: Exception) -> PenstockError:
@@ -57,6 +73,9 @@ def of_response(response: Any) -> PenstockError:
         return UnknownModel(message, param=param or "model")
     if _TOO_LONG.search(message):
         return PromptTooLong(message, param="messages" if param in {None, "input_tokens"} else param)
+    if status == _BUSY:
+        # The user's own limits on vLLM's queue (`max_num_queued_reqs`).
+        return EngineBusy(message)
     if status < _SERVER_ERROR:
         return JobRejected(message, param=param or _guessed_param(message))
     return JobFault(message)
