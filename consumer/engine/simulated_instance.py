@@ -178,7 +178,9 @@ def _number(node: dict[str, Any], kind: str, ordinal: int) -> float:
         first = math.floor(ceiling / grain)
     if first * grain >= below:
         first -= 1
-    value = (first + ordinal) * grain if (first + ordinal) * grain <= high else first * grain
+    value = (first + ordinal) * grain
+    if value > high or value >= below:
+        value = first * grain
     if kind == "number" and "multipleOf" not in node and not (low <= value <= high and above < value < below):
         # No whole number lies between the bounds.
         value = (floor + ceiling) / 2
