@@ -90,7 +90,8 @@ class VllmEngine:
         except Exception as error:
             await self.stop()
             raise EngineFailed(f"vLLM did not start: {_reason(error)}") from error
-        self._has_reasoning = bool(arguments.structured_outputs_config.reasoning_parser)
+        # From the engine's own configuration: vLLM chooses some models' parser while it loads.
+        self._has_reasoning = bool(self._engine.vllm_config.structured_outputs_config.reasoning_parser)
         names: list[str] = arguments.served_model_name or [arguments.model]
         return tuple(names)
 
@@ -221,7 +222,7 @@ class VllmEngine:
     def _needs_chunks(self, body: Any) -> bool:
         """Whether plain text deltas would lose something that OpenAI's chunks carry."""
         return bool(
-            self._has_reasoning
+            (self._has_reasoning and hasattr(body, "messages"))
             or getattr(body, "tools", None)
             # In completions this is a number, and 0 asks for the chosen token's.
             or (body.logprobs is not None and body.logprobs is not False)

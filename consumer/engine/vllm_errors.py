@@ -43,7 +43,8 @@ def engine_errors() -> Generator[None]:
     except BaseException as error:
         if type(error).__name__ != _PANIC:
             raise
-        raise JobRejected(f"vLLM cannot read this request: {error}", param="body") from error
+        # Without its words: a panic may quote the prompt.
+        raise JobRejected("vLLM's tokenizer or validator broke on this request", param="body") from error
 
 
 def translated(error: Exception) -> PenstockError:
