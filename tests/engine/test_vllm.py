@@ -239,13 +239,13 @@ def test_embeddings_need_the_pooling_runner_and_an_idle_engine_that_is_killed_is
 
 
 def test_a_start_that_is_cancelled_leaves_no_process(engine_data_dir: Path) -> None:
-    before = set(children_of_this_process())
+    before = set(children_of_this_process("spawn_main"))
     section = msgspec.convert({"kind": "vllm", "arguments": VLLM_ARGUMENTS}, EngineSection)
 
     async def scene() -> None:
         engine = make_engine(section, engine_data_dir)
         starting = asyncio.create_task(engine.start())
-        while len(set(children_of_this_process()) - before) < 2:
+        while not set(children_of_this_process("spawn_main")) - before:
             await asyncio.sleep(0.05)
             assert not starting.done()
         starting.cancel()
