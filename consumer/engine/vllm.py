@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import multiprocessing
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from pathlib import Path
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _DEATH_CHECK_S = 0.5
+_LOAD_CHECK_S = 0.2
 
 
 def make(section: EngineSection, data_dir: Path) -> Engine:
@@ -70,6 +72,9 @@ class VllmEngine:
         self._state: Any = None
         self._tap: Any = None
         self._has_reasoning = False
+        self._loading: asyncio.Future[Any] | None = None
+        # Processes of this one that are not the engine's.
+        self._others: set[Any] = set()
         self._stopping = False
 
     async def start(self) -> tuple[str, ...]:
@@ -123,10 +128,21 @@ class VllmEngine:
 
     async def stop(self) -> None:
         self._stopping = True
+        await self._give_up_loading()
         engine, self._engine = self._engine, None
         if engine is not None:
             with contextlib.suppress(Exception):
                 await asyncio.to_thread(engine.shutdown, 5.0)
+
+    async def _give_up_loading(self) -> None:
+        """A thread cannot be stopped, but vLLM gives up a load whose processes are gone."""
+        loading = self._loading
+        while loading is not None and not loading.done():
+            for child in set(multiprocessing.active_children()) - self._others:
+                child.terminate()
+            await asyncio.wait({loading}, timeout=_LOAD_CHECK_S)
+        if loading is not None and not loading.cancelled() and loading.exception() is None:
+            self._engine = loading.result()
 
     async def _load(self, arguments: Any) -> None:
         def load() -> Any:
@@ -139,13 +155,18 @@ class VllmEngine:
                 config = engine_arguments.create_engine_config()
             except (ValueError, TypeError) as error:
                 raise ConfigError(f"engine: {_reason(error)}", param="engine") from error
+            if self._stopping:
+                raise EngineFailed("stopped while it loaded")
             return AsyncLLM.from_vllm_config(
                 config, stat_loggers=[self._make_tap], disable_log_stats=engine_arguments.disable_log_stats
             )
 
         from starlette.datastructures import State  # noqa: PLC0415
 
-        self._engine = await asyncio.to_thread(load)
+        self._others = set(multiprocessing.active_children())
+        # Shielded: who cancels the start calls `stop`, and that must know what became of the load.
+        self._loading = asyncio.ensure_future(asyncio.to_thread(load))
+        self._engine = await asyncio.shield(self._loading)
         from vllm.entrypoints.launchers.api_server.app_state import init_app_state  # noqa: PLC0415
 
         from consumer.engine.vllm_call import EngineProxy  # noqa: PLC0415

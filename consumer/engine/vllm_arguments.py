@@ -19,6 +19,9 @@ _DEFAULTS: dict[str, EngineValue] = {
 }
 
 
+# What vLLM would understand, but is set elsewhere here.
+_OURS = {"model": "set engine.model", "config": "write vLLM's arguments into the [engine] section itself"}
+
 # The tiny model is stored in float32, which vLLM would lower on CPU; its answers are to be repeatable to the last bit.
 # Compiling it takes a C compiler, half a minute, and wins nothing.
 # And under a JSON schema it would lose itself in blanks between the tokens, which the grammar else allows without end.
@@ -94,7 +97,9 @@ def _refused(message: str) -> ConfigError:
 def _words(key: str, value: EngineValue, known: dict[str, argparse.Action]) -> list[str]:
     option = "--" + key.replace("_", "-")
     action = known.get(option)
-    if action is None or key == "model":
+    if key in _OURS:
+        raise ConfigError(f"engine.arguments.{key}: {_OURS[key]}", param=f"engine.arguments.{key}")
+    if action is None:
         near = difflib.get_close_matches(option, known, n=1)
         hint = f"; did you mean `engine.{near[0].removeprefix('--').replace('-', '_')}`?" if near else ""
         raise ConfigError(f"engine.{key} is not an argument of vLLM{hint}", param=f"engine.{key}")
@@ -102,9 +107,14 @@ def _words(key: str, value: EngineValue, known: dict[str, argparse.Action]) -> l
         return []
     if isinstance(value, bool):
         return _switch(key, option, on=value, action=action, known=known)
+    if action.nargs == 0:
+        # Argparse would take the flag, and the value for the name of a model.
+        raise ConfigError(f"engine.{key} is true or false, not {value!r}", param=f"engine.{key}")
     if isinstance(value, dict):
         return [option, json.dumps(value)]
     if isinstance(value, list):
+        if action.nargs is None and len(value) != 1:
+            raise ConfigError(f"engine.{key} takes one value, not a list of {len(value)}", param=f"engine.{key}")
         return [option, *(item if isinstance(item, str) else json.dumps(item) for item in value)]
     return [option, str(value)]
 

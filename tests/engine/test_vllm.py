@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from consumer.engine.port import EngineRequest, RawChunk, TextDelta
-from schemas.errors import JobRejected
+from consumer.engine.port import EngineRequest, Need, RawChunk, TextDelta
+from consumer.engine.registry import make_engine
+from consumer.engine.vllm import stream_interval
+from consumer.engine.vllm_arguments import parse
+from schemas.config import EngineSection
+from schemas.errors import ConfigError, EngineDied, JobRejected, PromptTooLong, UnknownEndpoint
 from schemas.job import Endpoint
-from tests.support.engines import EngineInThread
+from tests.support.engines import VLLM_ARGUMENTS, EngineInThread, running_engine
+from tests.support.processes import children_of_this_process, kill
 
 pytestmark = pytest.mark.engine
 
@@ -119,3 +128,133 @@ def test_what_vllm_refuses_names_the_field(vllm_engine: EngineInThread, body: di
     assert caught.value.param is not None
     assert caught.value.param.startswith(param)
     assert vllm_engine.until(vllm_engine.is_empty, 2)
+
+
+def test_a_completion_may_ask_for_the_chosen_tokens_logprob_alone(vllm_engine: EngineInThread) -> None:
+    body = {"prompt": "Once upon a time", "logprobs": 0, "max_tokens": 8, "ignore_eos": True}
+    outcome = vllm_engine.generate(a_request(body, endpoint=Endpoint.COMPLETIONS))
+
+    assert len(outcome.body["choices"][0]["logprobs"]["tokens"]) == 8
+    assert all(isinstance(chunk, RawChunk) for chunk in outcome.chunks)
+    assert sum(chunk.tokens for chunk in outcome.chunks) == 8
+
+
+def test_prompts_that_finish_out_of_order_keep_their_answers(vllm_engine: EngineInThread) -> None:
+    prompts = ["Tell me a short story about a mill.", "x"]
+    body = {"prompt": prompts, "logprobs": 1, "max_tokens": 60, "stop": ["gate"], "return_token_ids": True}
+    together = vllm_engine.generate(a_request(body, endpoint=Endpoint.COMPLETIONS)).body["choices"]
+
+    for choice, prompt in zip(together, prompts, strict=True):
+        alone = vllm_engine.generate(a_request({**body, "prompt": prompt}, endpoint=Endpoint.COMPLETIONS))
+        assert choice["prompt_token_ids"] == alone.body["choices"][0]["prompt_token_ids"]
+        assert choice["text"] == alone.text()
+
+
+def test_no_token_is_lost_where_deltas_grow_and_shrink_with_the_load(vllm_engine: EngineInThread) -> None:
+    requests = [
+        a_request(
+            {
+                "prompt": f"Story {number}:",
+                "max_tokens": 10 + 2 * number,
+                "ignore_eos": True,
+                "return_token_ids": False,
+            },
+            endpoint=Endpoint.COMPLETIONS,
+        )
+        for number in range(60)
+    ]
+
+    outcomes = vllm_engine.generate_all(requests)
+
+    sizes = {chunk.tokens for outcome in outcomes for chunk in outcome.chunks}
+    assert {1, 2, 3} <= sizes
+    for number, outcome in enumerate(outcomes):
+        assert outcome.streamed() == outcome.text()
+        assert sum(chunk.tokens for chunk in outcome.chunks) == 10 + 2 * number
+
+
+@pytest.mark.parametrize(("streams", "tokens"), [(0, 1), (31, 1), (32, 2), (64, 4), (128, 8), (5000, 8)])
+def test_deltas_have_more_tokens_the_more_streams_there_are(streams: int, tokens: int) -> None:
+    assert stream_interval(streams, smooth_below=16, interval_max=8) == tokens
+
+
+def test_beam_search_is_admitted_once_and_as_a_whole(vllm_engine: EngineInThread) -> None:
+    body = {"prompt": "Once upon a time", "use_beam_search": True, "n": 2, "max_tokens": 4}
+    outcome = vllm_engine.generate(a_request(body, endpoint=Endpoint.COMPLETIONS))
+
+    assert [(need.output_tokens_max, need.sequences) for need in outcome.needs] == [(4, 2)]
+    assert len(outcome.body["choices"]) == 2
+    assert not outcome.chunks
+
+
+def test_a_refusal_at_the_door_reaches_the_job_through_a_recorded_stream(vllm_engine: EngineInThread) -> None:
+    async def admit(_need: Need) -> None:
+        raise PromptTooLong("no room for it, ever")
+
+    with pytest.raises(PromptTooLong, match="no room for it"):
+        vllm_engine.run(vllm_engine.collect(a_request(chat("Hello", logprobs=True)), admit))
+
+
+def test_a_generating_model_serves_no_embeddings(vllm_engine: EngineInThread) -> None:
+    with pytest.raises(UnknownEndpoint):
+        vllm_engine.generate(a_request({"input": "Hello"}, endpoint=Endpoint.EMBEDDINGS))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"max_num_sequences": 3}, r"engine\.max_num_sequences .*did you mean `engine\.max_num_seqs`"),
+        ({"max_num_seqs": "many"}, r"engine\.max_num_seqs: invalid int value"),
+        ({"tensor_parallel_size": [1, 2]}, r"engine\.tensor_parallel_size takes one value"),
+        ({"enforce_eager": "maybe"}, r"engine\.enforce_eager is true or false"),
+        ({"config": "nowhere.yaml"}, r"engine\.arguments\.config"),
+        ({"help": True}, r"engine\.help"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_wrong_engine_argument_is_named(arguments: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        parse("nobody/knows", arguments)
+
+
+def test_embeddings_need_the_pooling_runner_and_an_idle_engine_that_is_killed_is_noticed(engine_data_dir: Path) -> None:
+    with running_engine("vllm", engine_data_dir, runner="pooling", convert="embed") as engine:
+        body = {"input": ["A river", "A turbine"]}
+        outcome = engine.generate(a_request(body, endpoint=Endpoint.EMBEDDINGS))
+        vectors = [entry["embedding"] for entry in outcome.body["data"]]
+        assert len(vectors) == 2
+        assert vectors[0] != vectors[1]
+        assert len(outcome.needs) == 1
+        assert outcome.needs[0].sequences == 2
+
+        async def dies() -> str:
+            dead = asyncio.create_task(engine.engine.wait_dead())
+            for pid in engine.processes:
+                kill(pid)
+            return await asyncio.wait_for(dead, 10)
+
+        assert engine.run(dies())
+        with pytest.raises(EngineDied):
+            engine.generate(a_request(body, endpoint=Endpoint.EMBEDDINGS))
+
+
+def test_a_start_that_is_cancelled_leaves_no_process(engine_data_dir: Path) -> None:
+    before = set(children_of_this_process("spawn_main"))
+    section = msgspec.convert({"kind": "vllm", "arguments": VLLM_ARGUMENTS}, EngineSection)
+
+    async def scene() -> None:
+        engine = make_engine(section, engine_data_dir)
+        starting = asyncio.create_task(engine.start())
+        while not set(children_of_this_process("spawn_main")) - before:
+            await asyncio.sleep(0.05)
+            assert not starting.done()
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await asyncio.wait_for(engine.stop(), 30)
+
+    asyncio.run(scene())
+
+    deadline = time.monotonic() + 5
+    while (left := set(children_of_this_process("spawn_main")) - before) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left
