@@ -9,6 +9,9 @@ from typing import Any, cast
 from schemas.errors import JobRejected
 
 _DEPTH_MAX = 32
+# A schema of a few bytes may ask for gigabytes.
+_VALUES_MAX = 10_000
+_CHARACTERS_MAX = 100_000
 _STRING = "water"
 _FORMATS = {
     "date": "2024-01-01",
@@ -37,9 +40,13 @@ def instance_of(schema: object) -> Any:
 class _Maker:
     def __init__(self, root: object) -> None:
         self._root = root
+        self._made = 0
 
     def make(self, schema: object, depth: int, ordinal: int = 0) -> Any:
         """The instance number `ordinal`: arrays of unique items need several."""
+        self._made += 1
+        if self._made > _VALUES_MAX:
+            raise _refused(f"asks for more than {_VALUES_MAX} values")
         if depth > _DEPTH_MAX:
             raise _refused(f"is nested, or refers to itself, more than {_DEPTH_MAX} deep")
         if schema is True:
@@ -70,6 +77,9 @@ class _Maker:
 
     def _resolved(self, node: dict[str, Any], depth: int) -> dict[str, Any]:
         """`node` with references followed, `allOf` merged and the first possible alternative taken."""
+        self._made += 1
+        if self._made > _VALUES_MAX:
+            raise _refused(f"asks for more than {_VALUES_MAX} values")
         if depth > _DEPTH_MAX:
             raise _refused(f"is nested, or refers to itself, more than {_DEPTH_MAX} deep")
         if "$ref" in node:
@@ -150,6 +160,8 @@ def _string(node: dict[str, Any], ordinal: int) -> str:
     least, most = int(node.get("minLength", 0)), node.get("maxLength", math.inf)
     if least > most:
         raise _refused(f"wants a string of at least {least} and at most {most} characters")
+    if least > _CHARACTERS_MAX:
+        raise _refused(f"wants a string of {least} characters, more than {_CHARACTERS_MAX}")
     if "format" in node and node["format"] in _FORMATS:
         text = _FORMATS[node["format"]]
         if not least <= len(text) <= most:

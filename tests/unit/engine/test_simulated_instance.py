@@ -98,6 +98,19 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 )
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "array", "minItems": 10**12},
+        {"type": "string", "minLength": 10**12},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"type": "array", "minItems": 9, "items": {"$ref": "#/$defs/a"}}}},
+    ],
+)
+def test_a_schema_that_asks_for_gigabytes_is_refused_at_once(schema: object) -> None:
+    with pytest.raises(JobRejected):
+        instance_of(schema)
+
+
 @given(JSON)
 def test_anything_else_is_an_instance_or_a_rejection(schema: object) -> None:
     with contextlib.suppress(JobRejected):
