@@ -1,7 +1,7 @@
 """`penstock bench throughput`: the same requests through offline vLLM, `vllm serve` over HTTP, and penstock over NATS.
 
-One model, one set of engine arguments, three engines on one machine, all up at once and idle but for the one whose turn
-it is; rounds are interleaved and the order turns, so that a noisy minute hits all three. Both servers stream every
+One model, one set of engine arguments, three engines on one machine, all up at once and stopped but for the one whose
+turn it is; rounds are interleaved and the order turns, so that a noisy minute hits all three. Both servers stream every
 token to a client in this process.
 """
 
@@ -18,7 +18,7 @@ import socket
 import statistics
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -108,12 +108,15 @@ async def measure(
         }
         for run in ways.values():
             await run(a_load(32, seed=-1))
+        groups = {"offline": [offline.pid], "serve": [serve.pid], "penstock": fleet.consumer_pids}
         seen: dict[str, list[Round]] = {name: [] for name in ways}
         names = list(ways)
         for number in range(rounds):
             load = a_load(requests, seed=number)
             for name in names[number % 3 :] + names[: number % 3]:
-                seen[name].append(await ways[name](load))
+                # Stopped, not only idle: an engine that has just worked spins for a while, and cores are few.
+                with paused([pid for other in names if other != name for pid in groups[other]]):
+                    seen[name].append(await ways[name](load))
     return _report(seen, cfg, requests)
 
 
@@ -144,6 +147,10 @@ class Offline:
         assert self._process.stdin is not None
         self._process.stdin.close()
         await _gone(self._process)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     async def run(self, load: Load) -> Round:
         assert self._process.stdin is not None
@@ -204,6 +211,10 @@ class Serve:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
         await _gone(self._process)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     async def run(self, load: Load) -> Round:
         loop = asyncio.get_running_loop()
@@ -269,6 +280,18 @@ def _report(seen: dict[str, list[Round]], cfg: Config, requests: int) -> Report:
         "seconds": {name: [round(one.seconds, 3) for one in rounds] for name, rounds in seen.items()},
     }
     return Report(bench="throughput", machine=this_machine(), bars=bars, detail=detail)
+
+
+@contextlib.contextmanager
+def paused(groups: list[int]) -> Generator[None]:
+    """Stops whole process groups and lets them go on afterwards."""
+    for group in groups:
+        os.killpg(group, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for group in groups:
+            os.killpg(group, signal.SIGCONT)
 
 
 async def _gone(process: asyncio.subprocess.Process) -> None:
