@@ -68,7 +68,7 @@ class KvBudget:
         """Whether the predicted peak with `need` stays within the cache, and its prompt within what is free now."""
         if not self._held:
             return True
-        ahead = max(1, int(capacity.sequences_max * _SEQUENCES_AHEAD))
+        ahead = _ahead(capacity)
         if self._sequences + need.sequences > capacity.sequences_max + ahead:
             return False
         if capacity.waiting > ahead:
@@ -93,9 +93,11 @@ class KvBudget:
         if held is not None:
             self._sequences -= held.need.sequences
 
-    def observe(self, tokens: int) -> None:
-        """One sequence finished by itself after `tokens`."""
-        self._lengths.observe(tokens)
+    def finish(self, job_id: str, tokens: int) -> None:
+        """The job was answered with `tokens` over all of its sequences: what the next predictions learn from."""
+        held = self._held.get(job_id)
+        if held is not None and tokens:
+            self._lengths.observe(tokens // held.need.sequences)
 
     def peak_tokens(self, extra: Need | None = None) -> int:
         """The predicted most that the running jobs, and `extra`, will ever hold at once, in tokens of cache."""
@@ -113,16 +115,19 @@ class KvBudget:
 
     def room_for(self, capacity: Capacity) -> int:
         """About how many more jobs like the recent ones would fit now."""
-        ahead = max(1, int(capacity.sequences_max * _SEQUENCES_AHEAD))
-        by_sequences = capacity.sequences_max + ahead - self._sequences
+        by_sequences = capacity.sequences_max + _ahead(capacity) - self._sequences
         if not self._held:
             return max(1, by_sequences)
-        spare = self.tokens_total - self.peak_tokens()
-        each = self.peak_tokens() / self._sequences
-        return max(0, min(by_sequences, int(spare / max(1.0, each))))
+        peak = self.peak_tokens()
+        each = peak / self._sequences
+        return max(0, min(by_sequences, int((self.tokens_total - peak) / max(1.0, each))))
 
     def _add_sequences(self, sequences: list[tuple[int, int]], need: Need, produced: int) -> None:
         each = produced // need.sequences
         remaining = self._lengths.remaining(each, need.output_tokens_max)
         now = need.prompt_tokens + each + self._capacity.block_size // 2
         sequences.extend([(remaining, now)] * need.sequences)
+
+
+def _ahead(capacity: Capacity) -> int:
+    return max(1, int(capacity.sequences_max * _SEQUENCES_AHEAD))

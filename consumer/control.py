@@ -41,7 +41,7 @@ class Control:
         *,
         pool: str,
         name: str,
-        models: Callable[[], tuple[str, ...]],
+        models: tuple[str, ...],
         held: HeldJobs,
         capacity: Callable[[], Capacity],
     ) -> None:
@@ -107,7 +107,7 @@ class Control:
         answer = {
             "consumer": self._name,
             "pool": self._pool,
-            "models": list(self._models()),
+            "models": list(self._models),
             "running": running,
             "waiting": waiting,
             "capacity": msgspec.to_builtins(self._capacity()),

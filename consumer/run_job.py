@@ -150,6 +150,7 @@ class JobRunner:
         async with aclosing(self._engine.generate(request, admit)) as events:
             async for event in events:
                 if isinstance(event, Answer):
+                    self._budget.finish(held.key, event.completion_tokens)
                     return event
                 self._on_tokens(held, event)
         raise JobFault("the engine ended without an answer")

@@ -27,7 +27,7 @@ class Progress(msgspec.Struct):
     seq: int = 0
 
 
-class Held(msgspec.Struct, eq=False, weakref=True):
+class Held(msgspec.Struct, eq=False):
     """One held job."""
 
     job: Job

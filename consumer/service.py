@@ -76,7 +76,7 @@ class ConsumerService:
             broker,
             pool=cfg.pool,
             name=name,
-            models=lambda: models,
+            models=models,
             held=self._held,
             capacity=engine.capacity,
         )

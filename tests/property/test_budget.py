@@ -30,9 +30,9 @@ def test_nothing_leaks_over_ten_thousand_random_lives() -> None:
             budget.progress(job, rng.randint(0, 40))
         if alive and rng.random() < 0.6:
             gone = alive.pop(rng.randrange(len(alive)))
+            budget.finish(gone, rng.randint(1, 900))
             budget.release(gone)
             budget.release(gone)
-            budget.observe(rng.randint(1, 900))
         assert budget.jobs == len(alive)
 
     for job in alive:
@@ -40,6 +40,20 @@ def test_nothing_leaks_over_ten_thousand_random_lives() -> None:
     assert budget.jobs == 0
     assert budget.peak_tokens() == 0
     assert budget.room_for(CAPACITY) >= CAPACITY.sequences_max
+
+
+def test_answered_jobs_are_what_predictions_learn_from() -> None:
+    budget = KvBudget(CAPACITY, OutputLengths())
+    need = Need(prompt_tokens=10, output_tokens_max=900)
+    budget.reserve("first", need)
+    before = budget.peak_tokens()
+
+    for number in range(20):
+        budget.reserve(f"short-{number}", need)
+        budget.finish(f"short-{number}", 20)
+        budget.release(f"short-{number}")
+
+    assert budget.peak_tokens() < before
 
 
 @given(st.lists(st.tuples(st.integers(1, 400), st.integers(1, 400)), min_size=1, max_size=40))
