@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from consumer.admission import Admission
 from consumer.attempt_log import AttemptLog
 from consumer.budget import KvBudget
 from consumer.control import Control
@@ -20,6 +21,7 @@ from consumer.delivery import Delivery
 from consumer.door import Door
 from consumer.engine.port import Engine
 from consumer.frame_outbox import FrameOutbox
+from consumer.length_memory import LengthMemory
 from consumer.lengths import OutputLengths
 from consumer.presence import Presence
 from consumer.puller import Puller
@@ -67,8 +69,10 @@ class ConsumerService:
         self._held = HeldJobs()
         self._tasks: set[asyncio.Task[None]] = set()
         self._lengths = OutputLengths()
+        self._memory = LengthMemory(broker, cfg.pool, self._lengths)
         self._budget = KvBudget(engine.capacity(), self._lengths)
-        self._door = Door(self._budget, engine.capacity, wait_s=cfg.door_wait_s)
+        admission = Admission(self._budget, itl_target_s=cfg.itl_target_ms / 1000)
+        self._door = Door(admission, engine.capacity, wait_s=cfg.door_wait_s)
         self._frames = FrameOutbox(broker, cfg.pool, interval_s=cfg.frame_interval_s)
         self._results = ResultStore(broker)
         self._puller = Puller(broker, cfg.pool, room=self._room, on_delivery=self._on_delivery)
@@ -109,12 +113,14 @@ class ConsumerService:
             EngineDied: the engine ended by itself; its jobs have been handed back.
         """
         await self._control.start()
+        await self._memory.recall()
         puller = asyncio.create_task(self._puller.run(), name="puller")
         side = [
             asyncio.create_task(self._frames.run(), name="frames"),
             asyncio.create_task(self._heartbeats(), name="heartbeats"),
             asyncio.create_task(self._look_at_door(), name="door"),
             asyncio.create_task(self._presence.run(), name="presence"),
+            asyncio.create_task(self._memory.run(), name="lengths"),
         ]
         engine_death = asyncio.create_task(self._engine.wait_dead(), name="engine")
         asked = asyncio.create_task(stop.requested.wait(), name="stop")
@@ -157,6 +163,7 @@ class ConsumerService:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_HAND_BACK_S)
         await self._frames.send_pending()
+        await self._memory.keep()
         await self._broker.flush()
         log.info("consumer.drained", extra={"abandoned": len(self._held)})
 

@@ -73,6 +73,8 @@ class ConsumerSection(Section, frozen=True, kw_only=True):
     door_max: Positive = 4
     # A job that waits at the door longer than this goes back for another consumer to take.
     door_wait_s: Seconds = 10.0
+    # While interactive jobs run, others start only if a step is expected to take no longer than this. 0: no target.
+    itl_target_ms: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     # Upper bound of jobs running at once; the KV cache usually binds first.
     jobs_max: Positive = 1024
     # Engine deaths under a job before it runs alone, and starts before it ends `dead`.
