@@ -7,7 +7,8 @@ normal, and `mean + z * deviation` bounds it with a confidence that z sets. What
 S itself, which all share: its standard errors add up instead. The bound is never more than the worst case, where
 everybody uses all of `max_tokens`.
 
-Looked at on a grid of steps that is fine near now and coarse far away, and exactly where answers of known length end.
+Looked at on a grid of steps that is fine near now and coarse far away, more closely around the peak, and exactly where
+answers of known length end.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ Floats = npt.NDArray[np.float64]
 _GRID_RATIO = 1.25
 # Of the ends known exactly, so many are looked at.
 _ENDS_MAX = 16
+# Further points around the highest one.
+_CLOSER_LOOKS = 12
 
 _PROMPT, _MOST, _LEAST, _SHARED, _COUNT, _ORIGIN = range(6)
 
@@ -105,6 +108,18 @@ class Forecast:
         self.steps = _with_ends(grid, (columns[_MOST] - produced)[is_known], end)
         self._groups = groups
         self._figures = _figures(columns, produced, self.steps, groups, predictions)
+        closer = self._around_peak()
+        if len(closer):
+            self.steps = np.concatenate([self.steps, closer])
+            more = _figures(columns, produced, closer, groups, predictions)
+            self._figures = np.concatenate([self._figures, more], axis=1)
+
+    def _around_peak(self) -> Integers:
+        """Steps between those looked at, on both sides of the highest: jobs that began together peak sharply."""
+        at = int((self._figures[0] + np.sqrt(self._figures[1])).argmax())
+        before, after = int(self.steps[max(0, at - 1)]), int(self.steps[min(len(self.steps) - 1, at + 1)])
+        between = np.unique(np.linspace(before, after, _CLOSER_LOOKS).astype(np.int64))
+        return between[~np.isin(between, self.steps)]
 
     def looks_at(self, step: int) -> bool:
         return step in self.steps

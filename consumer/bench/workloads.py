@@ -29,7 +29,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
 
     jobs: int
     context_tokens: int
-    # Blocks of 16 tokens, so that KV is scarce where the workload says so.
+    # Of the simulated cache, in 16 tokens each, so that KV is scarce where the workload says so.
     blocks: dict[str, int]
     # Median of long-tailed outputs; prompts go along.
     output_median: int
@@ -107,7 +107,7 @@ SIMULATED = Scale(
 CPU = Scale(
     jobs=200,
     context_tokens=2048,
-    blocks=dict.fromkeys(NAMES, 512),
+    blocks={},
     output_median=80,
     shared_tokens=512,
     trace_divisor=4,

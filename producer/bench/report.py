@@ -57,3 +57,16 @@ def show(report: Report, *, as_json: bool) -> None:
     for name, one in report.bars.items():
         table.add_row(name, f"{one.value:,.3f}", one.unit, str(one.n), f"{one.spread:.0%}")
     Console().print(table)
+
+
+def show_table(title: str, rows: list[dict[str, Any]]) -> None:
+    """Rows of equal keys, on a terminal."""
+    from rich.console import Console  # noqa: PLC0415 - the JSON needs none
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(title=title, title_justify="left")
+    for heading, value in rows[0].items() if rows else ():
+        table.add_column(heading, justify="left" if isinstance(value, str) else "right")
+    for row in rows:
+        table.add_row(*(f"{value:g}" if isinstance(value, float) else str(value) for value in row.values()))
+    Console().print(table)

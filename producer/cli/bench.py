@@ -9,6 +9,7 @@ from schemas.errors import ConfigError
 
 # Each module has `main(arguments: list[str]) -> int`.
 BENCHES = {
+    "admission": ("producer.bench.admission", "who is let into the engine: our forecast, fixed concurrency and others"),
     "parity": ("producer.bench.parity", "`vllm run-batch` and `penstock run-batch` give the same tokens"),
     "streaming": ("producer.bench.streaming", "what NATS adds to tokens that an engine streams"),
     "throughput": ("producer.bench.throughput", "offline vLLM, `vllm serve` and penstock on the same requests"),
