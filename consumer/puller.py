@@ -117,7 +117,7 @@ class Puller:
         state.outstanding = max(0, state.outstanding - 1)
         state.is_active = True
         try:
-            delivery = Delivery(msg)
+            delivery = Delivery(msg, self._broker)
         except JobMalformed:
             # The stream takes `penstock.ready.<pool>.>`, the durables only well-formed subjects: cannot happen, but a
             # raise here would be swallowed by nats-py.
