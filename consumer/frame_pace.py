@@ -12,6 +12,8 @@ _WIDEST_S = 0.02
 _FIRST_S = 0.002
 # Of the event loop's time, which the engine's front end needs too.
 _SHARE_MAX = 0.25
+# First tokens may follow right after another pass, which is no strain by itself.
+_PERIOD_MIN_S = 0.004
 # What a socket takes at once; more waits for the broker, or for a slow network.
 _HELD_BACK_BYTES = 256 * 1024
 
@@ -25,6 +27,7 @@ class FramePace:
 
     def after_pass(self, *, took_s: float, period_s: float, held_back_bytes: int) -> None:
         """A pass took `took_s`, and began `period_s` after the one before it."""
+        period_s = max(period_s, _PERIOD_MIN_S)
         if held_back_bytes > _HELD_BACK_BYTES or took_s > _SHARE_MAX * period_s:
             wider = min(_WIDEST_S, max(_FIRST_S, 2 * self.interval_s))
             self.interval_s = max(self._narrowest_s, wider)

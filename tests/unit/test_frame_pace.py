@@ -22,6 +22,10 @@ def test_passes_that_take_much_of_the_time_move_apart_up_to_20_ms() -> None:
     assert after(pace, HARD, 20) == 0.02
 
 
+def test_first_tokens_right_behind_another_pass_are_no_strain() -> None:
+    assert after(FramePace(0.0), {"took_s": 0.0005, "period_s": 0.0006, "held_back_bytes": 0}, 20) == 0.0
+
+
 def test_a_connection_that_holds_back_moves_them_apart_too() -> None:
     assert after(FramePace(0.0), STUCK, 20) == 0.02
 
