@@ -14,7 +14,12 @@ log = logging.getLogger(__name__)
 
 
 class AttemptLog:
-    """A record that is lost costs one attempt too many, never a job; so nothing waits for it."""
+    """A record that is lost costs one attempt too many, never a job; so nothing waits for it.
+
+    Waiting for the broker here would put a round trip into every time to first token. Handed to the connection before
+    the engine gets the job is enough: it leaves with the next turn of the event loop, an engine's first step takes
+    longer, and what the engine does to its own process leaves ours alive to record a fault.
+    """
 
     def __init__(self, broker: Broker, pool: str) -> None:
         self._broker = broker

@@ -5,6 +5,7 @@ from __future__ import annotations
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from infra.broker import Broker
 from schemas import subjects
 from schemas.errors import BusUnavailable
 
@@ -14,10 +15,11 @@ _ACK_TIMEOUT_S = 5.0
 class Delivery:
     """A message of a READY stream. Every answer is safe to give twice; the broker takes the first."""
 
-    __slots__ = ("_msg", "count", "header_job_id", "seq", "stored_unix_ms", "subject")
+    __slots__ = ("_broker", "_msg", "count", "header_job_id", "seq", "stored_unix_ms", "subject")
 
-    def __init__(self, msg: Msg) -> None:
+    def __init__(self, msg: Msg, broker: Broker) -> None:
         self._msg = msg
+        self._broker = broker
         self.subject = subjects.parse_ready(msg.subject)
         # $JS.ACK.<stream>.<durable>.<deliveries>.<seq>.<durable seq>.<ns>.<pending>, or with <domain>.<account> before
         # the stream and one more token at the end.
@@ -37,14 +39,11 @@ class Delivery:
         Raises:
             BusUnavailable: no confirmation in time. The job may come again; its stored result is found then.
         """
-        try:
-            await self._msg.ack_sync(timeout=_ACK_TIMEOUT_S)
-        except NatsError as error:
-            raise BusUnavailable(f"no confirmation of an ack within {_ACK_TIMEOUT_S:g}s") from error
+        # By hand, as the other answers: nats-py refuses a second one, and a lost connection may well ask for it.
+        await self._broker.ask(self._msg.reply, b"+ACK", timeout_s=_ACK_TIMEOUT_S)
 
     async def give_back(self, delay_s: float = 0.0) -> None:
         """For any consumer to take, at once or after `delay_s`."""
-        # Built by hand: `nak()` refuses a second answer, and after a lost connection there may well be one.
         answer = b"-NAK" if delay_s <= 0 else b'-NAK {"delay": %d}' % int(delay_s * 1e9)
         await self._publish(answer)
 
@@ -54,6 +53,6 @@ class Delivery:
 
     async def _publish(self, answer: bytes) -> None:
         try:
-            await self._msg._client.publish(self._msg.reply, answer)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            await self._broker.nc.publish(self._msg.reply, answer)
         except NatsError as error:
             raise BusUnavailable("the broker is away and its buffer is full") from error

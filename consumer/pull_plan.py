@@ -29,6 +29,11 @@ class Pull(msgspec.Struct, frozen=True):
     waits: bool
 
 
+def may_ask(lanes: dict[Lane, LaneState]) -> bool:
+    """Whether any request could be sent, however much room there is; to count the room is dear."""
+    return any(not state.outstanding for state in lanes.values())
+
+
 def plan_pulls(room: int, lanes: dict[Lane, LaneState], batch_max: int) -> list[Pull]:
     """The requests to send now, given `room` for that many more jobs."""
     left = room - sum(state.outstanding for state in lanes.values() if state.is_active)

@@ -17,7 +17,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from consumer.delivery import Delivery
-from consumer.pull_plan import LaneState, Pull, plan_pulls
+from consumer.pull_plan import LaneState, Pull, may_ask, plan_pulls
 from infra.broker import Broker
 from schemas import subjects
 from schemas.errors import JobMalformed
@@ -59,8 +59,9 @@ class Puller:
         await self._subscribe()
         loop = asyncio.get_running_loop()
         while True:
-            for pull in plan_pulls(self._room(), self._lanes, _BATCH_MAX):
-                await self._ask(pull, loop.time())
+            if may_ask(self._lanes):
+                for pull in plan_pulls(self._room(), self._lanes, _BATCH_MAX):
+                    await self._ask(pull, loop.time())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self._changed.wait()
@@ -116,7 +117,7 @@ class Puller:
         state.outstanding = max(0, state.outstanding - 1)
         state.is_active = True
         try:
-            delivery = Delivery(msg)
+            delivery = Delivery(msg, self._broker)
         except JobMalformed:
             # The stream takes `penstock.ready.<pool>.>`, the durables only well-formed subjects: cannot happen, but a
             # raise here would be swallowed by nats-py.

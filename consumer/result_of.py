@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
+from typing import NamedTuple
 
 import msgspec
+from prometheus_client import Counter, Histogram
 
 from consumer.engine.port import Answer
 from consumer.running import Held
@@ -70,14 +73,34 @@ def log_line(log: logging.Logger, held: Held, result: Result) -> None:
         },
     )
     telemetry.JOBS.labels(pool=pool, lane=held.lane.value, verdict=result.status.value).inc()
-    telemetry.TOKENS.labels(pool=pool, kind="prompt").inc(result.usage.prompt_tokens)
-    telemetry.TOKENS.labels(pool=pool, kind="completion").inc(result.usage.completion_tokens)
+    metrics = _metrics_of(pool, held.lane.value)
+    metrics.prompt_tokens.inc(result.usage.prompt_tokens)
+    metrics.completion_tokens.inc(result.usage.completion_tokens)
     if timing.started_unix_ms:
-        telemetry.QUEUE_SECONDS.labels(pool=pool, lane=held.lane.value).observe(timing.queue_s)
-        run_s = max(0, timing.finished_unix_ms - timing.started_unix_ms) / 1000
-        telemetry.JOB_SECONDS.labels(pool=pool, lane=held.lane.value).observe(run_s)
+        metrics.queue_seconds.observe(timing.queue_s)
+        metrics.job_seconds.observe(max(0, timing.finished_unix_ms - timing.started_unix_ms) / 1000)
     if timing.engine_ttft_s:
-        telemetry.ENGINE_TTFT_SECONDS.labels(pool=pool, lane=held.lane.value).observe(timing.engine_ttft_s)
+        metrics.engine_ttft_seconds.observe(timing.engine_ttft_s)
+
+
+class _Metrics(NamedTuple):
+    prompt_tokens: Counter
+    completion_tokens: Counter
+    queue_seconds: Histogram
+    job_seconds: Histogram
+    engine_ttft_seconds: Histogram
+
+
+@cache
+def _metrics_of(pool: str, lane: str) -> _Metrics:
+    """Looked up once: finding a child by its labels costs more than counting."""
+    return _Metrics(
+        telemetry.TOKENS.labels(pool=pool, kind="prompt"),
+        telemetry.TOKENS.labels(pool=pool, kind="completion"),
+        telemetry.QUEUE_SECONDS.labels(pool=pool, lane=lane),
+        telemetry.JOB_SECONDS.labels(pool=pool, lane=lane),
+        telemetry.ENGINE_TTFT_SECONDS.labels(pool=pool, lane=lane),
+    )
 
 
 def _result(  # noqa: PLR0917 - called twice, above, with everything

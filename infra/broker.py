@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 import nats.errors
 from nats.aio.client import Client as Nats
+from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from infra import telemetry
@@ -157,6 +158,18 @@ class Broker:
             for place, answer in zip(places, await self._store_part(part), strict=True):
                 answers[place] = answer
         return [answer for answer in answers if answer is not None]
+
+    async def ask(self, subject: str, payload: bytes, *, timeout_s: float) -> Msg:
+        """The answer to a request, asked once.
+
+        Raises:
+            BusUnavailable: none in time, or the connection was lost.
+        """
+        try:
+            return await self._requests.ask(subject, payload, timeout_s=timeout_s)
+        except (nats.errors.Error, TimeoutError) as error:
+            why = str(error) or type(error).__name__
+            raise BusUnavailable(f"no answer from the broker within {timeout_s:g}s ({why})") from error
 
     async def subscribe(self, subject: str, handler: Handler) -> Subscription:
         """Core NATS, with an unbounded buffer."""

@@ -7,6 +7,7 @@ gaps of g / k, so that engines and queues which send several tokens at once are 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
@@ -14,6 +15,9 @@ from typing import TypeVar
 import msgspec
 
 Body = TypeVar("Body")
+
+# A few engine steps.
+_PAUSE_S = 0.03
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,15 +93,19 @@ async def closed_loop(
     """The token times of all `bodies` through `one`, and how many seconds they took.
 
     The slots start within `spread_s`: answers of one length would otherwise end, and begin anew, all in the same
-    engine step for ever, and a bench would measure bursts that no traffic has.
+    engine step for ever, and a bench would measure bursts that no traffic has. And each pauses up to `_PAUSE_S` before
+    a request, the same in every way: whoever answers at once would else always just miss an engine step, and a slower
+    way look faster.
     """
     # Not the event loop's clock: uvloop's has milliseconds.
     clock = time.perf_counter
     times, rest = Times(), iter(bodies)
 
     async def slot(number: int) -> None:
+        rng = random.Random(number)  # noqa: S311
         await asyncio.sleep(number * spread_s / concurrency)
         for body in rest:
+            await asyncio.sleep(rng.uniform(0, _PAUSE_S))
             await one(body, Reader(times, clock))
 
     begun = clock()

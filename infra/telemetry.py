@@ -22,4 +22,5 @@ JOBS_AT_DOOR = Gauge("penstock_jobs_at_door", "Jobs pulled and waiting for KV ca
 REDELIVERIES = Counter("penstock_redeliveries_total", "Jobs that came again.", ["pool"])
 RELEASED = Counter("penstock_released_total", "Jobs handed back uncharged.", ["pool"])
 FRAMES = Counter("penstock_frames_total", "Token frames sent.", ["pool"])
+FRAMES_DROPPED = Counter("penstock_frames_dropped_total", "Token frames nobody could be sent.", ["pool"])
 BROKER_RECONNECTS = Counter("penstock_broker_reconnects_total", "Connections made again.")

@@ -197,6 +197,9 @@ class Session:
     async def _stored(self, messages: list[Outgoing]) -> list[Ack | PenstockError]:
         if len(messages) >= WORTH_A_BATCH:
             return await self._outbox.put_many(messages)
+        if len(messages) == 1:
+            # The way of most: `gather` would make a task of it.
+            return [await self._try_put(messages[0])]
         return list(await asyncio.gather(*(self._try_put(message) for message in messages)))
 
     async def _try_put(self, message: Outgoing) -> Ack | PenstockError:

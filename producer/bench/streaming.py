@@ -37,7 +37,7 @@ from schemas.result import Result
 
 # Requests by concurrency, and within how many seconds the slots start: about one answer's time.
 _LOADS = {1: 8, 16: 96, 64: 384, 256: 1536}
-_QUICK_LOADS = {1: 2, 16: 16, 64: 64, 256: 512}
+_QUICK_LOADS = {1: 2, 16: 32, 64: 96, 256: 384}
 _SPREAD_S = {1: 0.0, 16: 1.3, 64: 1.5, 256: 2.5}
 _OUTPUT_TOKENS = 128
 # About 100 tokens, as the simulated engine counts them.

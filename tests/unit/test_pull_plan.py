@@ -1,4 +1,4 @@
-from consumer.pull_plan import LaneState, Pull, plan_pulls
+from consumer.pull_plan import LaneState, Pull, may_ask, plan_pulls
 from schemas.subjects import Lane
 
 
@@ -32,3 +32,8 @@ def test_a_request_never_exceeds_the_batch_limit() -> None:
     plan = plan_pulls(1000, lanes(bulk=LaneState()), 256)
 
     assert plan == [Pull(Lane.BULK, 256, waits=False)]
+
+
+def test_while_every_lane_has_a_request_out_the_room_need_not_be_counted() -> None:
+    assert not may_ask(lanes())
+    assert may_ask(lanes(bulk=LaneState(is_active=False)))
