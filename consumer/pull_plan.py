@@ -19,6 +19,8 @@ class LaneState(msgspec.Struct):
     outstanding: int = 0
     # It may hold jobs: true at first, after a delivery, and until it says it is empty.
     is_active: bool = True
+    # What the durable had left when it last said so.
+    pending: int = 0
 
 
 class Pull(msgspec.Struct, frozen=True):

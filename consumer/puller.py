@@ -43,11 +43,14 @@ class Puller:
         *,
         room: Callable[[], int],
         on_delivery: Callable[[Delivery], None],
+        holds_off: Callable[[], bool] = lambda: False,
     ) -> None:
         self._broker = broker
         self._pool = pool
         self._room = room
         self._on_delivery = on_delivery
+        self._holds_off = holds_off
+        self._heard_at = 0.0
         self._lanes = {lane: LaneState() for lane in Lane}
         self._inboxes = {lane: broker.nc.new_inbox() for lane in Lane}
         self._asked_at: dict[Lane, tuple[float, float]] = {}
@@ -60,12 +63,23 @@ class Puller:
         loop = asyncio.get_running_loop()
         while True:
             for pull in plan_pulls(self._room(), self._lanes, _BATCH_MAX):
-                await self._ask(pull, loop.time())
+                # Nobody may wait for an interactive job because a peer would be faster.
+                if pull.lane is Lane.INTERACTIVE or not self._holds_off():
+                    await self._ask(pull, loop.time())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self._changed.wait()
             self._changed.clear()
             self._forget_lost(loop.time())
+
+    @property
+    def backlog(self) -> int:
+        """Jobs that nobody has pulled, as of `heard_at` on the event loop's clock."""
+        return sum(state.pending for state in self._lanes.values())
+
+    @property
+    def heard_at(self) -> float:
+        return self._heard_at
 
     def wake(self) -> None:
         self._changed.set()
@@ -122,12 +136,17 @@ class Puller:
             # raise here would be swallowed by nats-py.
             log.exception("delivery.unreadable")
             return
+        state.pending = delivery.pending
+        self._heard_at = asyncio.get_running_loop().time()
         self._on_delivery(delivery)
         self.wake()
 
     def _on_status(self, lane: Lane, state: LaneState, status: str, msg: Msg) -> None:
         if status == "100":
             return
+        if status in {"404", "408"}:
+            state.pending = 0
+            self._heard_at = asyncio.get_running_loop().time()
         # 404 nothing there, 408 a standing request ran out, 409 the durable moved, was deleted or the bytes are full.
         state.outstanding = 0
         description = (msg.headers or {}).get("Description", "")

@@ -22,6 +22,9 @@ class Progress(msgspec.Struct):
     first_token_at: float = 0.0
     last_token_at: float = 0.0
     prompt_tokens: int = 0
+    # The most one sequence may produce, and how many there are; 0 until the request was read.
+    output_tokens_max: int = 0
+    sequences: int = 0
     tokens: int = 0
     # Events sent, or the next one's `seq`.
     seq: int = 0
@@ -45,6 +48,8 @@ class Held(msgspec.Struct, eq=False):
     is_ending: bool = False
     progress: Progress = msgspec.field(default_factory=Progress)
     why_stopped: PenstockError | None = None
+    # How often consumers handed it over to one another since its delivery.
+    moves: int = 0
 
     @property
     def key(self) -> str:

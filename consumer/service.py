@@ -14,19 +14,23 @@ from typing import Any
 import msgspec
 
 from consumer.attempt_log import AttemptLog
+from consumer.attempts import History
 from consumer.budget import KvBudget
 from consumer.control import Control
 from consumer.delivery import Delivery
 from consumer.door import Door
 from consumer.engine.port import Engine
 from consumer.frame_outbox import FrameOutbox
+from consumer.hand_over import HandOver
 from consumer.lengths import OutputLengths
-from consumer.presence import Presence
+from consumer.peers import Peers
+from consumer.presence import Presence, telemetry_every_s
 from consumer.puller import Puller
 from consumer.result_of import unreadable
 from consumer.result_store import ResultStore
 from consumer.run_job import JobRunner
 from consumer.running import Held, HeldJobs
+from consumer.share_tail import TailSharer
 from infra import telemetry
 from infra.broker import Broker
 from infra.life import Stop
@@ -71,7 +75,20 @@ class ConsumerService:
         self._door = Door(self._budget, engine.capacity, wait_s=cfg.door_wait_s)
         self._frames = FrameOutbox(broker, cfg.pool, interval_s=cfg.frame_interval_s)
         self._results = ResultStore(broker)
-        self._puller = Puller(broker, cfg.pool, room=self._room, on_delivery=self._on_delivery)
+        self._puller = Puller(
+            broker, cfg.pool, room=self._room, on_delivery=self._on_delivery, holds_off=self._holds_off
+        )
+        self._peers = Peers(broker, cfg.pool, name)
+        self._tail = TailSharer(
+            name=name,
+            held=self._held,
+            peers=self._peers,
+            hand_over=HandOver(broker, cfg.pool, name, take=self._take_over),
+            puller=self._puller,
+            capacity=engine.capacity,
+            room=self._room_for_peers,
+            remaining=self._lengths.remaining,
+        )
         self._control = Control(
             broker,
             pool=cfg.pool,
@@ -115,6 +132,7 @@ class ConsumerService:
             asyncio.create_task(self._heartbeats(), name="heartbeats"),
             asyncio.create_task(self._look_at_door(), name="door"),
             asyncio.create_task(self._presence.run(), name="presence"),
+            asyncio.create_task(self._share_tail(), name="tail"),
         ]
         engine_death = asyncio.create_task(self._engine.wait_dead(), name="engine")
         asked = asyncio.create_task(stop.requested.wait(), name="stop")
@@ -162,9 +180,40 @@ class ConsumerService:
 
     def _room(self) -> int:
         """How many jobs to ask for: what the cache would hold, plus a few at the door, minus who waits already."""
+        if self._cfg.prefetch:
+            return self._cfg.prefetch - len(self._held)
         waiting = sum(not held.is_admitted for held in self._held)
         fits = self._budget.room_for(self._engine.capacity())
         return max(0, min(self._cfg.jobs_max - len(self._held), fits + self._cfg.door_max - waiting))
+
+    def _room_for_peers(self) -> tuple[int, int]:
+        """More jobs that would run at once, and jobs to take from a peer."""
+        if self._not_ready or self._cfg.prefetch:
+            return 0, 0
+        return max(0, self._budget.room_for(self._engine.capacity())), self._room()
+
+    def _holds_off(self) -> bool:
+        return self._cfg.share_tail and not self._cfg.prefetch and self._tail.holds_off()
+
+    async def _share_tail(self) -> None:
+        if not self._cfg.share_tail or self._cfg.prefetch:
+            await asyncio.Event().wait()
+        await self._tail.start()
+        await self._tail.run()
+
+    def _take_over(self, delivery: Delivery, history: History, moves: int) -> bool:
+        """Whether a job that a peer offers is held here from now on."""
+        if self._not_ready or self._room() <= 0:
+            return False
+        job = self._read(delivery)
+        tenant = delivery.subject.tenant
+        if self._held.find(tenant, job.id) is not None or self._control.was_cancelled(tenant, job.id):
+            return False
+        held = self._held.add(job, delivery)
+        assert held is not None
+        held.history, held.moves = history, moves
+        held.task = self._spawn(self._run(held, look_up=True))
+        return True
 
     def _on_delivery(self, delivery: Delivery) -> None:
         if delivery.count > 1:
@@ -259,5 +308,10 @@ class ConsumerService:
             "endpoints": [endpoint.value for endpoint in Endpoint],
             "started_unix_ms": self._started_unix_ms,
             "jobs": len(self._held),
+            "pace": msgspec.to_builtins(self._tail.pace()),
+            "backlog": self._puller.backlog,
+            "backlog_age_s": round(asyncio.get_running_loop().time() - self._puller.heard_at, 3),
+            "is_draining": bool(self._not_ready),
+            "every_s": telemetry_every_s(len(self._peers.fresh())),
             "capacity": msgspec.to_builtins(self._engine.capacity()),
         }

@@ -82,6 +82,8 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     running: int = 0
     waiting: int = 0
     preemptions: int = 0
+    # Seconds a step takes, lately; each running sequence gets one token a step. 0 while unknown.
+    step_s: float = 0.0
     prefix_hit_tokens: int = 0
     prefix_query_tokens: int = 0
 

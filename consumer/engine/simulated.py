@@ -13,7 +13,7 @@ from pathlib import Path
 
 from consumer.engine.port import Admit, Capacity, Engine, EngineEvent, EngineRequest, TextDelta
 from consumer.engine.simulated_cache import Cache, Sequence, Step
-from consumer.engine.simulated_request import Fault, Plan, plan_of
+from consumer.engine.simulated_request import Behaviour, Plan, plan_of
 from consumer.engine.simulated_response import answer_of
 from consumer.engine.simulated_settings import Settings, settings_of
 from infra.life import unix_ms
@@ -26,6 +26,8 @@ _TURN_S = 0.0005
 _STEPS_PER_TURN_MAX = 64
 # A loop that was blocked makes up for so much lost time, as a GPU would have gone on meanwhile.
 _LAG_MAX_S = 0.1
+# Of the latest step in the moving average of their time.
+_STEP_WEIGHT = 0.05
 # As the vLLM adapter: tokens in a delta grow with what streams at once.
 _SMOOTH_BELOW = 16
 _INTERVAL_MAX = 8
@@ -53,6 +55,7 @@ class SimulatedEngine:
         self._died = asyncio.Event()
         self._end_reason = "the simulated engine was not started"
         self._steps: asyncio.Task[None] | None = None
+        self._step_s = 0.0
 
     async def start(self) -> tuple[str, ...]:
         await asyncio.sleep(self._settings.start_s / self._settings.time_scale)
@@ -99,6 +102,7 @@ class SimulatedEngine:
             running=cache.running,
             waiting=cache.waiting,
             preemptions=cache.preemptions,
+            step_s=self._step_s,
         )
 
     async def wait_dead(self) -> str:
@@ -139,7 +143,9 @@ class SimulatedEngine:
             for _ in range(_STEPS_PER_TURN_MAX):
                 step = self._cache.step()
                 finished += step.finished
-                ready_at += self._cost_s(step)
+                cost_s = self._cost_s(step)
+                self._step_s += (cost_s - self._step_s) * (_STEP_WEIGHT if self._step_s else 1.0)
+                ready_at += cost_s
                 if self._cache.is_idle or ready_at - loop.time() > _TURN_S:
                     break
             await asyncio.sleep(ready_at - loop.time())
@@ -165,7 +171,7 @@ class SimulatedEngine:
                 if sequence.shown - sequence.sent >= (interval if sequence.sent else 1):
                     sequence.run.wake()
 
-    def _fault(self, fault: Fault) -> Exception:
+    def _fault(self, fault: Behaviour) -> Exception:
         if fault.fail == "raise":
             return JobFault("the request asked the simulated engine to fail it")
         self._end("a request asked the simulated engine to crash")

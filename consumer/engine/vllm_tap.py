@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import Any
 
 from vllm.v1.metrics.loggers import StatLoggerBase
 
 from consumer.engine.port import Capacity
+
+# Of the latest step in the moving average of their time.
+_STEP_WEIGHT = 0.05
 
 
 class Tap(StatLoggerBase):
@@ -21,6 +25,8 @@ class Tap(StatLoggerBase):
         self._preemptions = 0
         self._hit_tokens = 0
         self._query_tokens = 0
+        self._recorded_at = 0.0
+        self._step_s = 0.0
 
     def engine_is_ready(self, vllm_config: Any) -> None:
         """The cache's size is known only now."""
@@ -39,6 +45,7 @@ class Tap(StatLoggerBase):
             running=self.running,
             waiting=self._waiting,
             preemptions=self._preemptions,
+            step_s=self._step_s,
             prefix_hit_tokens=self._hit_tokens,
             prefix_query_tokens=self._query_tokens,
         )
@@ -50,6 +57,11 @@ class Tap(StatLoggerBase):
         mm_cache_stats: Any = None,  # noqa: ARG002
         engine_idx: int = 0,  # noqa: ARG002
     ) -> None:
+        now, before = perf_counter(), self._recorded_at
+        self._recorded_at = now
+        # A gap that began with nothing running was idleness, not a step.
+        if self.running:
+            self._step_s += (now - before - self._step_s) * (_STEP_WEIGHT if self._step_s else 1.0)
         if scheduler_stats is not None:
             self._usage = scheduler_stats.kv_cache_usage
             self.running = scheduler_stats.num_running_reqs

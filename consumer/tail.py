@@ -1,0 +1,114 @@
+"""Near the end of a backlog: whether to start another job here, and which running jobs a faster peer should have. No I/O.
+
+While much is left, every consumer takes what fits and speed sorts itself out. At the end a slow consumer's last job
+decides when everything is done. Two rules, both on predicted lengths:
+
+1. Hold off: a job that would end here after the whole fleet is done, and sooner on a faster peer, is not started here.
+2. Hand over: a job that runs here and would end after the fleet goes back, if a faster peer would end it clearly sooner
+   although it starts again from nothing.
+
+With no faster peer neither rule ever applies, so nothing waits for somebody who is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+# Closer speeds than this are the same speed: measured steps vary by as much.
+_FASTER = 0.8
+# The time a hand-over takes by itself, and what it must save at least: a share of the work it throws away.
+_HAND_OVER_S = 0.1
+_GAIN = 0.9
+
+# Tokens still to come, given tokens produced and the most there may be.
+Remaining = Callable[[int, int], int]
+
+
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
+    """What one consumer says of itself."""
+
+    name: str
+    # Seconds a step takes, in which each running sequence gets one token; 0 while unknown.
+    step_s: float
+    running: int
+    # More jobs that would run at once.
+    room: int
+    # Jobs it would take from a peer.
+    places: int
+    # Predicted, over all it holds.
+    remaining_tokens: int
+
+
+class HeldJob(msgspec.Struct, frozen=True, kw_only=True):
+    """One job that may be handed over."""
+
+    key: str
+    produced: int
+    remaining: int
+
+
+class HandOver(msgspec.Struct, frozen=True):
+    """Offer job `key` to consumer `to`."""
+
+    key: str
+    to: str
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """The pool as this consumer knows it. `peers` are the fresh ones that are not draining, without `here`."""
+
+    here: Pace
+    peers: list[Pace]
+    # Jobs nobody has pulled.
+    backlog: int
+    # What a fresh job is predicted to produce.
+    typical_tokens: int
+
+
+def fastest(view: View) -> Pace | None:
+    """The fastest peer, if it is clearly faster than this consumer."""
+    if view.here.step_s <= 0:
+        return None
+    known = [peer for peer in view.peers if 0 < peer.step_s <= view.here.step_s * _FASTER]
+    return min(known, key=lambda peer: peer.step_s, default=None)
+
+
+def fleet_done_in_s(view: View) -> float:
+    """When all that is known of would be done, if every consumer were busy until then."""
+    fleet = [pace for pace in (view.here, *view.peers) if pace.step_s > 0]
+    tokens_per_s = sum((pace.running + pace.room) / pace.step_s for pace in fleet)
+    tokens = view.backlog * view.typical_tokens + sum(pace.remaining_tokens for pace in fleet)
+    return tokens / tokens_per_s if tokens_per_s else 0.0
+
+
+def holds_off(view: View, long_tokens: int) -> bool:
+    """Whether a job that turns out long (`long_tokens`) should be left to a faster peer."""
+    peer = fastest(view)
+    if peer is None:
+        return False
+    return long_tokens * view.here.step_s > fleet_done_in_s(view) + long_tokens * peer.step_s
+
+
+def hand_overs(view: View, jobs: Iterable[HeldJob]) -> list[HandOver]:
+    """Which of `jobs` to offer to whom now, the one that gains most first."""
+    peer = fastest(view)
+    if peer is None:
+        return []
+    done_s = fleet_done_in_s(view)
+    late = [job for job in jobs if job.remaining * view.here.step_s > done_s]
+    late.sort(key=lambda job: job.remaining, reverse=True)
+    places = {peer.name: peer.places for peer in view.peers}
+    chosen: list[HandOver] = []
+    for job in late:
+        takers = [one for one in view.peers if 0 < one.step_s and places[one.name] > 0]
+        taker = min(takers, key=lambda one: one.step_s, default=None)
+        if taker is None:
+            break
+        here_s = job.remaining * view.here.step_s
+        there_s = (job.produced + job.remaining) * taker.step_s + _HAND_OVER_S
+        if there_s < here_s * _GAIN and (there_s <= done_s or taker.step_s <= peer.step_s):
+            places[taker.name] -= 1
+            chosen.append(HandOver(job.key, taker.name))
+    return chosen
