@@ -71,7 +71,7 @@ class TailSharer:
         return now - self._held_off_since < limit_s
 
     def pace(self) -> Pace:
-        """This consumer, for its peers."""
+        """What this consumer says of itself."""
         room, places = self._room()
         return Pace(
             name=self._name,

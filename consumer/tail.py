@@ -1,4 +1,4 @@
-"""Near the end of a backlog: whether to start another job here, and which running jobs a faster peer should have. No I/O.
+"""Near the end of a backlog: whether to start a job here, and which running ones a faster peer should have. No I/O.
 
 While much is left, every consumer takes what fits and speed sorts itself out. At the end a slow consumer's last job
 decides when everything is done. Two rules, both on predicted lengths:
@@ -102,7 +102,7 @@ def hand_overs(view: View, jobs: Iterable[HeldJob]) -> list[HandOver]:
     places = {peer.name: peer.places for peer in view.peers}
     chosen: list[HandOver] = []
     for job in late:
-        takers = [one for one in view.peers if 0 < one.step_s and places[one.name] > 0]
+        takers = [one for one in view.peers if one.step_s > 0 and places[one.name] > 0]
         taker = min(takers, key=lambda one: one.step_s, default=None)
         if taker is None:
             break

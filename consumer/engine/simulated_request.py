@@ -27,8 +27,9 @@ _TOKENS_PER_MESSAGE = 4
 class Behaviour(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`"simulated": {…}` in a body, for tests and benches; no real engine knows the field.
 
-    `output_tokens`: the answer ends by itself after so many, and nobody outside the engine can know. `fail`: `raise` fails this request alone, `crash_engine` kills the engine under every request; both once the request has
-    produced `after_tokens`.
+    `output_tokens`: the answer ends by itself after so many, which nobody can know beforehand. `fail`: `raise` fails
+    this request alone, `crash_engine` kills the engine under every request; both once the request has produced
+    `after_tokens`.
     """
 
     fail: Literal["", "raise", "crash_engine"] = ""

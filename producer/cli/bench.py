@@ -10,6 +10,7 @@ from schemas.errors import ConfigError
 # Each module has `main(arguments: list[str]) -> int`.
 BENCHES = {
     "parity": ("producer.bench.parity", "`vllm run-batch` and `penstock run-batch` give the same tokens"),
+    "tail": ("producer.bench.tail", "consumers of different speed share the end of a backlog"),
     "throughput": ("producer.bench.throughput", "offline vLLM, `vllm serve` and penstock on the same requests"),
 }
 
