@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 import msgspec
 from nats.aio.msg import Msg
@@ -33,7 +34,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 class Peers:
     """`start` subscribes; `fresh` is asked before every decision."""
 
-    def __init__(self, broker: Broker, pool: str, name: str) -> None:
+    def __init__(self, broker: Broker, pool: str, name: str, *, on_news: Callable[[], None]) -> None:
+        self._on_news = on_news
         self._broker = broker
         self._pool = pool
         self._name = name
@@ -60,3 +62,4 @@ class Peers:
             return
         if report.consumer != self._name:
             self._heard[report.consumer] = (asyncio.get_running_loop().time(), report)
+            self._on_news()

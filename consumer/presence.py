@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -35,6 +36,11 @@ class Presence:
         self._key = f"$KV.{subjects.CONSUMERS_BUCKET}.{subjects.presence_key(pool, name)}"
         self._telemetry = subjects.telemetry(pool, name)
         self._describe = describe
+        self._is_news = asyncio.Event()
+
+    def say_now(self) -> None:
+        """Something happened that peers should not wait for."""
+        self._is_news.set()
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -46,7 +52,10 @@ class Presence:
                 key_due_at = loop.time() + _KEY_EVERY_S
                 await self._publish(self._key, figures)
             await self._publish(self._telemetry, figures)
-            await asyncio.sleep(min(_KEY_EVERY_S, description["every_s"]))
+            self._is_news.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(_KEY_EVERY_S, description["every_s"])):
+                    await self._is_news.wait()
 
     async def leave(self) -> None:
         await self._publish(self._key, b"", {"KV-Operation": "DEL"})

@@ -69,6 +69,7 @@ class ConsumerService:
         self._started_unix_ms = unix_ms()
         self._not_ready = "starting"
         self._held = HeldJobs()
+        self._was_backlog = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._lengths = OutputLengths()
         self._budget = KvBudget(engine.capacity(), self._lengths)
@@ -78,7 +79,7 @@ class ConsumerService:
         self._puller = Puller(
             broker, cfg.pool, room=self._room, on_delivery=self._on_delivery, holds_off=self._holds_off
         )
-        self._peers = Peers(broker, cfg.pool, name)
+        self._peers = Peers(broker, cfg.pool, name, on_news=self._puller.wake)
         self._tail = TailSharer(
             name=name,
             held=self._held,
@@ -190,7 +191,11 @@ class ConsumerService:
         """More jobs that would run at once, and jobs to take from a peer."""
         if self._not_ready or self._cfg.prefetch:
             return 0, 0
-        return max(0, self._budget.room_for(self._engine.capacity())), self._room()
+        waiting = sum(not held.is_admitted for held in self._held)
+        fits = max(0, self._budget.room_for(self._engine.capacity()))
+        # Jobs of this consumer's own choice fill the door; a peer's come beside them.
+        places = min(self._cfg.jobs_max - len(self._held), fits + 2 * self._cfg.door_max - waiting)
+        return fits, max(0, places)
 
     def _holds_off(self) -> bool:
         return self._cfg.share_tail and not self._cfg.prefetch and self._tail.holds_off()
@@ -203,7 +208,7 @@ class ConsumerService:
 
     def _take_over(self, delivery: Delivery, history: History, moves: int) -> bool:
         """Whether a job that a peer offers is held here from now on."""
-        if self._not_ready or self._room() <= 0:
+        if self._room_for_peers()[1] <= 0:
             return False
         job = self._read(delivery)
         tenant = delivery.subject.tenant
@@ -229,6 +234,10 @@ class ConsumerService:
         held = self._held.add(job, delivery)
         if held is None:
             return
+        if delivery.pending and not self._was_backlog:
+            # A new backlog: whoever left the end of the last one to us should hear of it.
+            self._presence.say_now()
+        self._was_backlog = delivery.pending > 0
         look_up = delivery.count > 1 or self._control.may_have_missed(delivery.stored_unix_ms)
         if self._control.was_cancelled(held.tenant, job.id):
             held.stop(JobCancelled("cancelled while queued"))

@@ -14,6 +14,8 @@ from tests.support.consumer import ConsumerProcess
 from tests.support.nats import NatsServer
 
 JOBS = 8
+# So that it cannot take all jobs at once, and the slow one gets some.
+SMALL = ("--engine.sequences_max", "3", "--consumer.door_max", "1")
 TIMING = ("--consumer.ack_wait_s", "4", "--consumer.heartbeat_s", "1")
 
 
@@ -37,7 +39,7 @@ async def submitted_to_both(client: Client, slow: ConsumerProcess, tokens: int) 
 
 def test_a_job_handed_to_a_faster_consumer_ends_once_and_is_not_charged(own_nats: NatsServer, tmp_path: Path) -> None:
     async def story() -> None:
-        fast = a_consumer(own_nats, tmp_path, "fast", 0.0005, "--consumer.door_max", "1")
+        fast = a_consumer(own_nats, tmp_path, "fast", 0.0005, *SMALL)
         slow = a_consumer(own_nats, tmp_path, "slow", 0.02)
         async with fast, Client(own_nats.url) as client:
             try:
@@ -57,8 +59,8 @@ def test_a_job_handed_to_a_faster_consumer_ends_once_and_is_not_charged(own_nats
 
 def test_the_death_of_the_consumer_that_just_took_a_job_loses_nothing(own_nats: NatsServer, tmp_path: Path) -> None:
     async def story() -> None:
-        fast = a_consumer(own_nats, tmp_path, "fast", 0.001)
-        slow = a_consumer(own_nats, tmp_path, "slow", 0.006)
+        fast = a_consumer(own_nats, tmp_path, "fast", 0.0005, *SMALL)
+        slow = a_consumer(own_nats, tmp_path, "slow", 0.01)
         async with fast, Client(own_nats.url) as client:
             try:
                 waiting = await submitted_to_both(client, slow, 1200)
@@ -81,7 +83,7 @@ def test_the_death_of_the_consumer_that_just_took_a_job_loses_nothing(own_nats: 
 
 def test_a_streamed_job_stays_where_it_runs(own_nats: NatsServer, tmp_path: Path) -> None:
     async def story() -> None:
-        fast = a_consumer(own_nats, tmp_path, "fast", 0.0005)
+        fast = a_consumer(own_nats, tmp_path, "fast", 0.0005, *SMALL)
         slow = a_consumer(own_nats, tmp_path, "slow", 0.02)
         async with fast, Client(own_nats.url) as client:
             await (await client.submit(unstreamed(-1, 20))).result(20)
