@@ -1,132 +1,235 @@
 """How much KV cache the running jobs will need at their peak, and whether one more fits. No I/O, no clock.
 
-Source: "Past-Future Scheduler for LLM Serving under SLA Guarantees" (ASPLOS 2025; LightLLM). A sequence holds
-`held` tokens now and is predicted to add `remaining` more, then frees all of them. Memory in use has its maxima just
-before a sequence finishes; with sequences sorted by falling `remaining`, when number i finishes the first i are alive
-and each has grown by `remaining_i`:
+Algorithm: predicted-peak admission. Source: "Past-Future Scheduler for LLM Serving under SLA Guarantees" (ASPLOS 2025;
+LightLLM): let a request in only if the *future* peak of the running set, predicted from past output lengths, fits the
+cache. Where the paper samples one length for each request, we keep the whole distribution (see `lengths`) and bound the
+sum's course over the coming steps (see `forecast`), with a margin that follows the preemptions seen (see `confidence`).
+Prompts that share blocks are counted once (see `shared_prefixes`).
 
-    peak = max over i of  sum(held_1 … held_i) + i * remaining_i
+Obligations, each with a property test:
 
-Everything is kept in tokens and compared with blocks: each sequence wastes half a block on average.
+1. What is reserved is released: after any lives, an empty budget holds nothing.
+2. A job is let in only if the forecast with it fits; or if nothing else runs.
+3. Where all lengths are known, the forecast is exact at every end: nothing is preempted.
+4. The forecast never exceeds the worst case, so a set that fits at its worst is always let in.
+5. The engine's own count of blocks outweighs ours: where it holds more than we think, everything is scaled up.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 
 import msgspec
 
-from consumer.engine.port import Capacity, Need
-from consumer.lengths import OutputLengths
+from consumer.confidence import Confidence
+from consumer.engine.port import Capacity, KvGroup, Need
+from consumer.forecast import Floats, Forecast, Rows, grid_of
+from consumer.lengths import ANYBODY, Ending, Origin, OutputLengths
+from consumer.shared_prefixes import SharedPrefixes
 from schemas.errors import PromptTooLong
 
 # Sequences beyond what one step can run, so that a finished one is replaced without a round trip to the front end.
 # They cost no KV until they are scheduled.
 _SEQUENCES_AHEAD = 1 / 16
+# How fast our count of blocks follows the engine's, and how far.
+_SKEW_STEP = 0.05
+_SKEW_MOST = 2.0
+# Weight of the newest job in what a typical one is like.
+_TYPICAL_STEP = 0.05
+_ROOM_MAX = 1024
 
 
 class _Held(msgspec.Struct):
+    ordinal: int
     need: Need
-    produced: int = 0
+    origin: Origin
+
+    @property
+    def produced_each(self) -> int:
+        return self.need.produced() // self.need.sequences
 
 
 class KvBudget:
     """The running jobs' promises. `reserve` and `release` are the only ways in and out."""
 
-    def __init__(self, capacity: Capacity, lengths: OutputLengths) -> None:
-        self._capacity = capacity
+    def __init__(self, capacity: Capacity, lengths: OutputLengths, confidence: Confidence | None = None) -> None:
         self._lengths = lengths
+        self._confidence = confidence or Confidence()
+        self._groups = capacity.groups or (KvGroup(capacity.block_size),)
+        self._blocks_total = capacity.blocks_total
+        self._tokens_total = capacity.blocks_total * capacity.block_size
+        self._context = capacity.context_tokens_max
+        self._grid = grid_of(self._context)
         self._held: dict[str, _Held] = {}
         self._sequences = 0
+        self._ordinals = 0
+        self._prefixes = SharedPrefixes()
+        self._rows = Rows()
+        self._was_shared = False
+        # Kept for one step; `None` when somebody left.
+        self._forecast: Forecast | None = None
+        self._forecast_at = -1
+        # The engine's blocks over ours.
+        self._skew = 1.0
+        self._preemptions = capacity.preemptions
+        self._typical_prompt = 0.0
+        self._typical_max = 0.0
+        self._typical_origin = ANYBODY
 
     @property
     def jobs(self) -> int:
         return len(self._held)
 
     @property
-    def tokens_total(self) -> int:
-        return self._capacity.blocks_total * self._capacity.block_size
+    def sequences(self) -> int:
+        return self._sequences
+
+    @property
+    def deviations(self) -> float:
+        """The margin in use, in standard deviations."""
+        return self._confidence.deviations
 
     def check_possible(self, need: Need) -> None:
         """
         Raises:
             PromptTooLong: the prompt alone can never fit.
         """
-        context = self._capacity.context_tokens_max
-        if need.prompt_tokens >= context:
+        if need.prompt_tokens >= self._context:
             raise PromptTooLong(
-                f"prompt is {need.prompt_tokens} tokens, the model takes {context} with at least one to answer",
+                f"prompt is {need.prompt_tokens} tokens, the model takes {self._context} with at least one to answer",
                 param="messages",
             )
-        if need.prompt_tokens + 1 > self.tokens_total:
+        if need.prompt_tokens + 1 > self._tokens_total:
             raise PromptTooLong(
-                f"prompt is {need.prompt_tokens} tokens, this consumer's KV cache holds {self.tokens_total}",
+                f"prompt is {need.prompt_tokens} tokens, this consumer's KV cache holds {self._tokens_total}",
                 param="messages",
             )
 
-    def fits(self, need: Need, capacity: Capacity) -> bool:
-        """Whether the predicted peak with `need` stays within the cache, and its prompt within what is free now."""
+    def fits(self, need: Need, origin: Origin, capacity: Capacity) -> bool:
+        """Whether the predicted peak with one more job stays within the cache."""
         if not self._held:
             return True
         ahead = _ahead(capacity)
-        if self._sequences + need.sequences > capacity.sequences_max + ahead:
+        if self._sequences + need.sequences > capacity.sequences_max + ahead or capacity.waiting > ahead:
             return False
-        if capacity.waiting > ahead:
-            return False
-        prompt_blocks = math.ceil(need.prompt_tokens / capacity.block_size)
-        return prompt_blocks <= capacity.blocks_free and self.peak_tokens(need) <= self.tokens_total
+        return self.peak_blocks(capacity, need, origin) <= self._blocks_total
 
-    def reserve(self, job_id: str, need: Need) -> None:
+    def reserve(self, job_id: str, need: Need, origin: Origin) -> None:
         assert job_id not in self._held
-        self._held[job_id] = _Held(need)
+        self._ordinals += 1
+        self._held[job_id] = _Held(self._ordinals, need, origin)
         self._sequences += need.sequences
-
-    def progress(self, job_id: str, tokens: int) -> None:
-        """`tokens` more were produced, over all sequences of the job."""
-        held = self._held.get(job_id)
-        if held is not None:
-            held.produced += tokens
+        if self._forecast is not None:
+            # Who of the others now shares a block with it is seen with the next step.
+            self._forecast.add(self._one_more(self._forecast, need, origin))
+        self._prefixes.add(self._ordinals, need.block_keys, need.sequences)
+        self._add_row(self._rows, self._ordinals, need, origin, self._prefixes.shared_by(self._ordinals))
+        self._remember_typical(need, origin)
 
     def release(self, job_id: str) -> None:
         """Takes the promise back; a job that holds none is fine."""
         held = self._held.pop(job_id, None)
         if held is not None:
             self._sequences -= held.need.sequences
+            self._prefixes.remove(held.ordinal)
+            self._rows.remove(held.ordinal)
+            self._forecast = None
 
     def finish(self, job_id: str, tokens: int) -> None:
         """The job was answered with `tokens` over all of its sequences: what the next predictions learn from."""
         held = self._held.get(job_id)
-        if held is not None and tokens:
-            self._lengths.observe(tokens // held.need.sequences)
+        if held is None:
+            return
+        self._confidence.finished()
+        # An answer whose length was asked for says nothing of others.
+        if tokens and held.need.output_tokens_min < held.need.output_tokens_max:
+            each = tokens // held.need.sequences
+            self._lengths.observe(held.origin, Ending(each, each >= held.need.output_tokens_max), self._running)
 
-    def peak_tokens(self, extra: Need | None = None) -> int:
-        """The predicted most that the running jobs, and `extra`, will ever hold at once, in tokens of cache."""
-        sequences: list[tuple[int, int]] = []
-        for held in self._held.values():
-            self._add_sequences(sequences, held.need, held.produced)
-        if extra is not None:
-            self._add_sequences(sequences, extra, 0)
-        sequences.sort(reverse=True)
-        peak = held_tokens = 0
-        for alive, (remaining, now) in enumerate(sequences, 1):
-            held_tokens += now
-            peak = max(peak, held_tokens + alive * remaining)
-        return peak
+    def peak_blocks(self, capacity: Capacity, extra: Need | None = None, origin: Origin | None = None) -> float:
+        """The predicted most that the running jobs, and `extra`, will ever hold at once, in blocks."""
+        if not self._held and extra is None:
+            return 0.0
+        is_known = extra is not None and extra.output_tokens_min >= extra.output_tokens_max
+        forecast = self._current(capacity, extra.output_tokens_max if extra is not None and is_known else 0)
+        more = None if extra is None else self._one_more(forecast, extra, origin or ANYBODY)
+        return forecast.peak(self._confidence.deviations, more) * self._skew
 
     def room_for(self, capacity: Capacity) -> int:
         """About how many more jobs like the recent ones would fit now."""
         by_sequences = capacity.sequences_max + _ahead(capacity) - self._sequences
-        if not self._held:
-            return max(1, by_sequences)
-        peak = self.peak_tokens()
-        each = peak / self._sequences
-        return max(0, min(by_sequences, int((self.tokens_total - peak) / max(1.0, each))))
+        if by_sequences <= 0:
+            return 0
+        if not self._held and not self._typical_prompt:
+            # Nothing is known of this traffic: start with what surely fits.
+            return max(1, min(by_sequences, self._tokens_total // self._context))
+        forecast = self._current(capacity)
+        typical = Need(prompt_tokens=int(self._typical_prompt) + 1, output_tokens_max=int(self._typical_max) + 1)
+        one = self._one_more(forecast, typical, self._typical_origin)
+        room, too_many = 0, min(by_sequences, _ROOM_MAX) + 1
+        while too_many - room > 1:
+            middle = (room + too_many) // 2
+            if forecast.peak(self._confidence.deviations, one, middle) * self._skew <= self._blocks_total:
+                room = middle
+            else:
+                too_many = middle
+        return room if self._held else max(1, room)
 
-    def _add_sequences(self, sequences: list[tuple[int, int]], need: Need, produced: int) -> None:
-        each = produced // need.sequences
-        remaining = self._lengths.remaining(each, need.output_tokens_max)
-        now = need.prompt_tokens + each + self._capacity.block_size // 2
-        sequences.extend([(remaining, now)] * need.sequences)
+    def _remember_typical(self, need: Need, origin: Origin) -> None:
+        weight = _TYPICAL_STEP if self._typical_prompt else 1.0
+        self._typical_prompt += weight * (need.prompt_tokens - self._typical_prompt)
+        self._typical_max += weight * (need.output_tokens_max - self._typical_max)
+        self._typical_origin = origin
+
+    def _current(self, capacity: Capacity, end: int = 0) -> Forecast:
+        """The running jobs' forecast, made once a step and when somebody left. `end`: a step it must look at."""
+        if self._forecast is not None and self._forecast_at == capacity.steps and self._forecast.looks_at(end):
+            return self._forecast
+        self._learn_from(capacity)
+        if self._prefixes.blocks or self._was_shared:
+            self._rows.share(self._prefixes.shared_by)
+        self._was_shared = self._prefixes.blocks > 0
+        self._forecast = Forecast(self._rows, self._grid, self._groups, self._lengths.predictions(), end)
+        self._forecast.add_fixed(self._prefixes.blocks)
+        self._forecast_at = capacity.steps
+        return self._forecast
+
+    def _one_more(self, forecast: Forecast, need: Need, origin: Origin) -> Floats:
+        """What the job would add, in the forecast's terms."""
+        there = self._prefixes.held_of(need.block_keys)
+        row = Rows()
+        self._add_row(row, 0, need, origin, there)
+        return forecast.one_more(row, self._lengths.predictions())
+
+    def _add_row(self, rows: Rows, key: int, need: Need, origin: Origin, shared: int) -> None:
+        rows.add(
+            key,
+            prompt=need.prompt_tokens,
+            tokens_max=need.output_tokens_max,
+            tokens_min=need.output_tokens_min,
+            sequences=need.sequences,
+            shared=shared,
+            origin=self._lengths.index_of(origin),
+            produced=need.produced,
+        )
+
+    def _learn_from(self, capacity: Capacity) -> None:
+        """Preemptions widen the margin; a cache that is fuller than we think scales the forecast."""
+        seen = capacity.preemptions - self._preemptions
+        self._preemptions = capacity.preemptions
+        if seen > 0 and self._held:
+            self._confidence.preempted(seen)
+        # Comparable only when the engine has taken up everything that we let in.
+        if self._forecast is None or capacity.waiting or capacity.running < self._sequences:
+            return
+        ours = self._forecast.now
+        if ours < self._blocks_total / 16:
+            return
+        ratio = (capacity.blocks_total - capacity.blocks_free) / ours
+        self._skew += _SKEW_STEP * (min(_SKEW_MOST, max(1.0, ratio)) - self._skew)
+
+    def _running(self) -> Iterable[tuple[Origin, int]]:
+        return [(held.origin, held.produced_each) for held in self._held.values() for _ in range(held.need.sequences)]
 
 
 def _ahead(capacity: Capacity) -> int:

@@ -1,54 +1,45 @@
-"""Where pulled jobs wait until the KV budget has room: urgent lanes first, then first come.
-
-Owns every admission decision at run time; the arithmetic is `budget`'s. A suspect (see `attempts`) is let in only when
-nothing else runs, and nothing else while it does.
-"""
+"""Where pulled jobs wait until the KV budget has room: `admission`'s decisions, made awaitable."""
 
 from __future__ import annotations
 
 import asyncio
-from bisect import insort
 from collections.abc import Callable
+from typing import Protocol
 
-import msgspec
-
-from consumer.budget import KvBudget
+from consumer.admission import Rank, Waiting
 from consumer.engine.port import Capacity, Need
+from consumer.lengths import ANYBODY, Origin
 from schemas.errors import EngineBusy, PenstockError
 
 
-class Rank(msgspec.Struct, frozen=True, order=True):
-    """Order of service at the door, and of the engine's own queue."""
+class Line(Protocol):
+    """Those who wait, and who of them may go in: `admission.Admission`, or what it is measured against."""
 
-    lane: int
-    priority: int
-    arrival: int
-
-
-class _Waiter(msgspec.Struct, eq=False):
-    rank: Rank
-    job_id: str
-    need: Need
-    alone: bool
-    let_in: asyncio.Future[None]
+    def __len__(self) -> int: ...
+    def push(self, one: Waiting) -> None: ...
+    def withdraw(self, one: Waiting) -> bool: ...
+    def admit(self, capacity: Capacity) -> list[Waiting]: ...
+    def leave(self, job_id: str) -> None: ...
 
 
 class Door:
     """`enter` waits for room; `leave` gives it back."""
 
-    def __init__(self, budget: KvBudget, capacity: Callable[[], Capacity], *, wait_s: float) -> None:
-        self._budget = budget
+    def __init__(self, line: Line, capacity: Callable[[], Capacity], *, wait_s: float) -> None:
+        self._line = line
         self._capacity = capacity
         self._wait_s = wait_s
-        self._waiting: list[_Waiter] = []
-        self._alone: str | None = None
+        self._turns: dict[str, asyncio.Future[None]] = {}
         self._closed: PenstockError | None = None
+        self._look_again: asyncio.Handle | None = None
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        return len(self._line)
 
-    async def enter(self, job_id: str, need: Need, rank: Rank, *, alone: bool = False) -> None:
+    async def enter(
+        self, job_id: str, need: Need, rank: Rank, origin: Origin = ANYBODY, *, alone: bool = False
+    ) -> None:
         """Returns when the budget holds the job.
 
         Raises:
@@ -58,16 +49,15 @@ class Door:
         """
         if self._closed is not None:
             raise self._closed
-        self._budget.check_possible(need)
-        waiter = _Waiter(rank, job_id, need, alone, asyncio.get_running_loop().create_future())
-        insort(self._waiting, waiter, key=lambda one: one.rank)
+        waiting = Waiting(rank, job_id, need, origin, alone)
+        self._line.push(waiting)
+        turn = self._turns[job_id] = asyncio.get_running_loop().create_future()
         self.let_in()
         try:
             async with asyncio.timeout(None if alone else self._wait_s):
-                await waiter.let_in
+                await turn
         except BaseException as error:
-            if waiter in self._waiting:
-                self._waiting.remove(waiter)
+            if self._line.withdraw(waiting):
                 self.let_in()
             else:
                 # Let in at the very moment it gave up.
@@ -75,41 +65,30 @@ class Door:
             if isinstance(error, TimeoutError):
                 raise EngineBusy(f"no room in the KV cache within {self._wait_s:g}s") from error
             raise
+        finally:
+            del self._turns[job_id]
 
     def close(self, why: PenstockError) -> None:
         """Sends everybody away who waits, and whoever comes; those inside stay."""
         self._closed = why
-        for waiter in self._waiting:
-            if not waiter.let_in.done():
-                waiter.let_in.set_exception(why)
+        for turn in self._turns.values():
+            if not turn.done():
+                turn.set_exception(why)
 
     def leave(self, job_id: str) -> None:
         """The job holds nothing any more. Safe for one that never entered."""
-        self._budget.release(job_id)
-        if self._alone == job_id:
-            self._alone = None
-        self.let_in()
+        self._line.leave(job_id)
+        # Many end in one engine step: look once for all of them.
+        if self._look_again is None and self.waiting:
+            self._look_again = asyncio.get_running_loop().call_soon(self.let_in)
 
     def let_in(self) -> None:
-        """Admits from the front while it fits. Never skips: a large job at the front must not starve."""
-        if not self._waiting or self._closed is not None:
+        """Admits whoever may enter now."""
+        self._look_again = None
+        if not self.waiting or self._closed is not None:
             return
-        capacity = self._capacity()
-        promised = 0
-        while self._waiting:
-            first = self._waiting[0]
-            if first.let_in.done():
-                # Timed out or cancelled; its own task removes it.
-                return
-            if self._alone is not None or (first.alone and self._budget.jobs):
-                return
-            # What was let in just now is not in the engine's figures yet.
-            seen = msgspec.structs.replace(capacity, blocks_free=capacity.blocks_free - promised)
-            if not self._budget.fits(first.need, seen):
-                return
-            self._waiting.pop(0)
-            self._budget.reserve(first.job_id, first.need)
-            promised += first.need.prompt_tokens // capacity.block_size + 1
-            if first.alone:
-                self._alone = first.job_id
-            first.let_in.set_result(None)
+        for one in self._line.admit(self._capacity()):
+            turn = self._turns[one.job_id]
+            # One that gave up in this very moment: its own task gives the room back.
+            if not turn.done():
+                turn.set_result(None)

@@ -13,12 +13,14 @@ from contextlib import aclosing
 
 import msgspec
 
+from consumer.admission import Rank
 from consumer.attempt_log import AttemptLog
 from consumer.attempts import Way, after_fault, after_release, after_start, way_of
 from consumer.budget import KvBudget
-from consumer.door import Door, Rank
+from consumer.door import Door
 from consumer.engine.port import Answer, Engine, EngineRequest, Need, RawChunk, TextDelta
 from consumer.frame_outbox import FrameOutbox
+from consumer.lengths import Origin
 from consumer.result_of import cut_short, done_well, log_line
 from consumer.result_store import ResultStore
 from consumer.running import Held
@@ -103,8 +105,7 @@ class JobRunner:
     async def _was_answered(self, held: Held) -> bool:
         stored = await self._results.get(self._cfg.pool, held.tenant, held.job.id)
         if stored is None:
-            # Only a job that was handed out before has a history.
-            # One handed over by a peer brought it along.
+            # Only a job that was handed out before has a history, and one that a peer handed over brought it along.
             if held.deliveries[0].count > 1 and not held.moves:
                 held.history = await self._attempts.of(held.tenant, held.job.id)
             return False
@@ -159,9 +160,9 @@ class JobRunner:
 
     async def _admit(self, held: Held, need: Need) -> None:
         rank = Rank(_LANES.index(held.lane), held.job.priority, held.arrival)
-        held.progress.output_tokens_max, held.progress.sequences = need.output_tokens_max, need.sequences
+        held.progress.need = need
         if not self._cfg.prefetch:
-            await self._door.enter(held.key, need, rank, alone=held.is_alone)
+            await self._door.enter(held.key, need, rank, Origin(held.lane.value, held.tenant), alone=held.is_alone)
         held.progress.admitted_unix_ms = self._unix_ms()
         held.progress.admitted_at = asyncio.get_running_loop().time()
         held.progress.prompt_tokens = need.prompt_tokens
@@ -174,7 +175,6 @@ class JobRunner:
         progress.last_token_at = asyncio.get_running_loop().time()
         progress.first_token_at = progress.first_token_at or progress.last_token_at
         progress.tokens += event.tokens
-        self._budget.progress(held.key, event.tokens)
         job, seq = held.job.id, progress.seq
         if isinstance(event, TextDelta):
             self._emit(held, Delta(job=job, seq=seq, text=event.text, tokens=event.tokens, choice=event.choice))

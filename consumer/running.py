@@ -9,6 +9,7 @@ import msgspec
 
 from consumer.attempts import History
 from consumer.delivery import Delivery
+from consumer.engine.port import Need
 from schemas.errors import PenstockError
 from schemas.job import Job
 from schemas.subjects import Lane
@@ -22,9 +23,8 @@ class Progress(msgspec.Struct):
     first_token_at: float = 0.0
     last_token_at: float = 0.0
     prompt_tokens: int = 0
-    # The most one sequence may produce, and how many there are; 0 until the request was read.
-    output_tokens_max: int = 0
-    sequences: int = 0
+    # None until the request was read.
+    need: Need | None = None
     tokens: int = 0
     # Events sent, or the next one's `seq`.
     seq: int = 0

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from consumer.admission import Admission
 from consumer.attempt_log import AttemptLog
 from consumer.attempts import History
 from consumer.budget import KvBudget
@@ -22,6 +23,7 @@ from consumer.door import Door
 from consumer.engine.port import Engine
 from consumer.frame_outbox import FrameOutbox
 from consumer.hand_over import HandOver
+from consumer.length_memory import LengthMemory
 from consumer.lengths import OutputLengths
 from consumer.peers import Peers
 from consumer.presence import Presence, telemetry_every_s
@@ -72,8 +74,10 @@ class ConsumerService:
         self._was_backlog = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._lengths = OutputLengths()
+        self._memory = LengthMemory(broker, cfg.pool, self._lengths)
         self._budget = KvBudget(engine.capacity(), self._lengths)
-        self._door = Door(self._budget, engine.capacity, wait_s=cfg.door_wait_s)
+        admission = Admission(self._budget, itl_target_s=cfg.itl_target_ms / 1000)
+        self._door = Door(admission, engine.capacity, wait_s=cfg.door_wait_s)
         self._frames = FrameOutbox(broker, cfg.pool, interval_s=cfg.frame_interval_s)
         self._results = ResultStore(broker)
         self._puller = Puller(
@@ -127,6 +131,7 @@ class ConsumerService:
             EngineDied: the engine ended by itself; its jobs have been handed back.
         """
         await self._control.start()
+        await self._memory.recall()
         puller = asyncio.create_task(self._puller.run(), name="puller")
         side = [
             asyncio.create_task(self._frames.run(), name="frames"),
@@ -134,6 +139,7 @@ class ConsumerService:
             asyncio.create_task(self._look_at_door(), name="door"),
             asyncio.create_task(self._presence.run(), name="presence"),
             asyncio.create_task(self._share_tail(), name="tail"),
+            asyncio.create_task(self._memory.run(), name="lengths"),
         ]
         engine_death = asyncio.create_task(self._engine.wait_dead(), name="engine")
         asked = asyncio.create_task(stop.requested.wait(), name="stop")
@@ -176,6 +182,7 @@ class ConsumerService:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_HAND_BACK_S)
         await self._frames.send_pending()
+        await self._memory.keep()
         await self._broker.flush()
         log.info("consumer.drained", extra={"abandoned": len(self._held)})
 

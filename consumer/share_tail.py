@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 from consumer.engine.port import Capacity
 from consumer.hand_over import HandOver
+from consumer.lengths import ANYBODY, Origin
 from consumer.peers import Peers
 from consumer.puller import Puller
 from consumer.running import Held, HeldJobs
-from consumer.tail import HeldJob, Pace, Remaining, View, fastest, hand_overs, holds_off
+from consumer.tail import HeldJob, Pace, View, fastest, hand_overs, holds_off
 
 _TICK_S = 0.1
 # A job that moved this often stays where it is.
@@ -18,8 +19,11 @@ _MOVES_MAX = 2
 # Holding off for longer than a job takes cannot pay; what waits in spite of it is taken then.
 _HOLD_OFF_JOBS = 4
 _HOLD_OFF_MIN_S = 2.0
-# A job whose request was not read yet: as if it had no limit.
-_NO_LIMIT = 1 << 30
+# Answers are taken to be as long as this share of them is at most: of long-tailed ones, about the mean.
+_SHARE = 0.7
+
+# Tokens a sequence of an origin will add at most in a share of all cases, given those produced and the most.
+Remaining = Callable[[Origin, int, int, float], int]
 
 
 class TailSharer:
@@ -60,7 +64,7 @@ class TailSharer:
     def holds_off(self) -> bool:
         """Whether the next job is better left to a peer. Never for long."""
         view = self._view()
-        long_tokens = self._remaining(0, _NO_LIMIT)
+        long_tokens = self._typical_tokens()
         if not holds_off(view, long_tokens):
             self._held_off_since = None
             return False
@@ -79,7 +83,7 @@ class TailSharer:
             running=sum(held.is_admitted for held in self._held),
             room=room,
             places=places,
-            remaining_tokens=sum(self._remaining_of(held) * max(1, held.progress.sequences) for held in self._held),
+            remaining_tokens=sum(self._remaining_of(held) * _sequences(held) for held in self._held),
         )
 
     async def _offer_late_ones(self) -> None:
@@ -88,7 +92,7 @@ class TailSharer:
             return
         movable = {held.key: held for held in self._held if _is_movable(held)}
         jobs = [
-            HeldJob(key=key, produced=self._produced(held), remaining=self._remaining_of(held))
+            HeldJob(key=key, produced=_produced(held), remaining=self._remaining_of(held))
             for key, held in movable.items()
         ]
         offers = [self._hand_over.offer(movable[one.key], one.to) for one in hand_overs(view, jobs)]
@@ -103,22 +107,33 @@ class TailSharer:
             here=self.pace(),
             peers=[report.pace for _, report in fresh],
             backlog=max(known)[1],
-            typical_tokens=self._remaining(0, _NO_LIMIT),
+            typical_tokens=self._typical_tokens(),
         )
 
     def _remaining_of(self, held: Held) -> int:
-        return self._remaining(self._produced(held), held.progress.output_tokens_max or _NO_LIMIT)
+        """Of one sequence."""
+        need = held.progress.need
+        if need is None:
+            return self._typical_tokens()
+        produced = _produced(held)
+        if need.output_tokens_min >= need.output_tokens_max:
+            return max(1, need.output_tokens_max - produced)
+        origin = Origin(held.lane.value, held.tenant)
+        return self._remaining(origin, produced, need.output_tokens_max, _SHARE)
 
-    def _produced(self, held: Held) -> int:
-        """Tokens of one sequence so far; by the time it ran where nobody listens, and the engine does not say."""
-        progress = held.progress
-        if not held.is_admitted:
-            return 0
-        if progress.tokens:
-            return progress.tokens // max(1, progress.sequences)
-        step_s = self._capacity().step_s
-        ran_s = asyncio.get_running_loop().time() - progress.admitted_at
-        return min(int(ran_s / step_s) if step_s else 0, max(0, progress.output_tokens_max - 1))
+    def _typical_tokens(self) -> int:
+        """Of a job not started yet."""
+        return self._remaining(ANYBODY, 0, self._capacity().context_tokens_max, _SHARE)
+
+
+def _produced(held: Held) -> int:
+    """Tokens of one sequence so far."""
+    need = held.progress.need
+    return need.produced() // need.sequences if need is not None and held.is_admitted else 0
+
+
+def _sequences(held: Held) -> int:
+    return held.progress.need.sequences if held.progress.need is not None else 1
 
 
 def _is_movable(held: Held) -> bool:

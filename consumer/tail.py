@@ -12,7 +12,7 @@ With no faster peer neither rule ever applies, so nothing waits for somebody who
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import msgspec
 
@@ -21,9 +21,6 @@ _FASTER = 0.8
 # The time a hand-over takes by itself, and what it must save at least: a share of the work it throws away.
 _HAND_OVER_S = 0.1
 _GAIN = 0.9
-
-# Tokens still to come, given tokens produced and the most there may be.
-Remaining = Callable[[int, int], int]
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):

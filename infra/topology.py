@@ -50,14 +50,14 @@ class Drift(msgspec.Struct, frozen=True):
 
 
 async def provision_shared(broker: Broker, cfg: BrokerSection) -> list[Drift]:
-    """Results, replies, attempts and the presence bucket.
+    """Results, replies, attempts, what was learned, and the presence bucket.
 
     Raises:
         TopologyMismatch: a stream of that name means something else.
         BusUnavailable: the broker has no JetStream, or does not answer.
     """
     drift: list[Drift] = []
-    for stream in (_results(cfg), _replies(cfg), _attempts(cfg), _consumers(cfg)):
+    for stream in (_results(cfg), _replies(cfg), _attempts(cfg), _learned(cfg), _consumers(cfg)):
         drift += await _ensure_stream(broker, stream)
     return drift
 
@@ -132,6 +132,10 @@ def _attempts(cfg: BrokerSection) -> dict[str, Any]:
         max_age=_ns(24 * 3600),
         max_bytes=128 * 1024 * 1024,
     )
+
+
+def _learned(cfg: BrokerSection) -> dict[str, Any]:
+    return _stream(cfg, subjects.LEARNED_STREAM, subjects.LEARNED_ALL, max_msgs_per_subject=1)
 
 
 def _consumers(cfg: BrokerSection) -> dict[str, Any]:

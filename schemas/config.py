@@ -78,6 +78,8 @@ class ConsumerSection(Section, frozen=True, kw_only=True):
     prefetch: Annotated[int, msgspec.Meta(ge=0)] = 0
     # Near the end of a backlog, leave jobs to clearly faster consumers of the pool, and hand over what runs too long.
     share_tail: bool = True
+    # While interactive jobs run, others start only if a step is expected to take no longer than this. 0: no target.
+    itl_target_ms: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     # Upper bound of jobs running at once; the KV cache usually binds first.
     jobs_max: Positive = 1024
     # Engine deaths under a job before it runs alone, and starts before it ends `dead`.

@@ -16,12 +16,14 @@ ROOT = "penstock"
 RESULTS_STREAM = "PENSTOCK_RESULTS"
 REPLIES_STREAM = "PENSTOCK_REPLIES"
 ATTEMPTS_STREAM = "PENSTOCK_ATTEMPTS"
+LEARNED_STREAM = "PENSTOCK_LEARNED"
 CONSUMERS_BUCKET = "PENSTOCK_CONSUMERS"
 
 RESULTS_ALL = f"{ROOT}.results.>"
 DONE_ALL = f"{ROOT}.done.>"
 KEPT_REPLIES_ALL = f"{ROOT}.reply.kept.>"
 ATTEMPTS_ALL = f"{ROOT}.attempts.>"
+LEARNED_ALL = f"{ROOT}.learned.>"
 
 HEADER_JOB = "Penstock-Job"
 HEADER_VERSION = "Penstock-Version"
@@ -150,6 +152,11 @@ def kept_reply(pool: str, tenant: str, job_id: str) -> str:
 
 def attempts(pool: str, tenant: str, job_id: str) -> str:
     return f"{ROOT}.attempts.{_address(pool, tenant, job_id)}"
+
+
+def learned_lengths(pool: str) -> str:
+    """What the pool's consumers have learned about the lengths of answers."""
+    return f"{ROOT}.learned.{checked_name(pool, 'pool')}.lengths"
 
 
 def control_cancel(pool: str) -> str:

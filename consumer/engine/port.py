@@ -32,13 +32,22 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool = True
 
 
+def _nothing_yet() -> int:
+    return 0
+
+
 class Need(msgspec.Struct, frozen=True, kw_only=True):
     """What a request will ask of the KV cache, known exactly once it is rendered and tokenised."""
 
     prompt_tokens: int
-    # The most one sequence may still produce.
+    # The most, and the least, one sequence produces; equal where the request says how long its answer is.
     output_tokens_max: int
+    output_tokens_min: int = 0
     sequences: int = 1
+    # One key for each full block of the prompt, that of everything up to its end; empty where the cache shares none.
+    block_keys: tuple[int, ...] = ()
+    # Read at any time: tokens produced until now, over all sequences.
+    produced: Callable[[], int] = _nothing_yet
 
 
 Admit = Callable[[Need], Awaitable[None]]
@@ -71,8 +80,28 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 EngineEvent = TextDelta | RawChunk | Answer
 
 
+class KvGroup(msgspec.Struct, frozen=True):
+    """Layers whose blocks come and go together. Every group takes blocks from the one pool."""
+
+    # Tokens in one block.
+    block_size: int
+    # A sequence never holds more blocks of this group than these; 0: it holds all of its tokens.
+    blocks_max: int = 0
+
+
+class StepCost(msgspec.Struct, frozen=True):
+    """What a step takes, learned from the latest: a line through sequences and prompt tokens. Seconds."""
+
+    base_s: float = 0.0
+    per_sequence_s: float = 0.0
+    per_prefill_token_s: float = 0.0
+
+    def of(self, sequences: int, prefill_tokens: int = 0) -> float:
+        return self.base_s + self.per_sequence_s * sequences + self.per_prefill_token_s * prefill_tokens
+
+
 class Capacity(msgspec.Struct, frozen=True, kw_only=True):
-    """The engine as of its latest step. Blocks are KV-cache blocks of `block_size` tokens each."""
+    """The engine as of its latest step. Blocks are KV-cache blocks, over all data-parallel ranks."""
 
     blocks_total: int
     blocks_free: int
@@ -82,10 +111,16 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     running: int = 0
     waiting: int = 0
     preemptions: int = 0
-    # Seconds a step takes, lately; each running sequence gets one token a step. 0 while unknown.
-    step_s: float = 0.0
     prefix_hit_tokens: int = 0
     prefix_query_tokens: int = 0
+    # Empty: one group of `block_size`.
+    groups: tuple[KvGroup, ...] = ()
+    # Prompt tokens one step computes at most.
+    step_tokens_max: int = 8192
+    # Steps made, the recent mean of what one takes while anything runs, and what makes it longer.
+    steps: int = 0
+    step_s: float = 0.0
+    cost: StepCost = StepCost()
 
 
 class Engine(Protocol):

@@ -10,10 +10,13 @@ import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
+from typing import Any
 
-from consumer.engine.port import Admit, Capacity, Engine, EngineEvent, EngineRequest, TextDelta
+import msgspec
+
+from consumer.engine.port import Admit, Capacity, Engine, EngineEvent, EngineRequest, StepCost, TextDelta
 from consumer.engine.simulated_cache import Cache, Sequence, Step
-from consumer.engine.simulated_request import Behaviour, Plan, plan_of
+from consumer.engine.simulated_request import Behaviour, Choice, Plan, plan_of
 from consumer.engine.simulated_response import answer_of
 from consumer.engine.simulated_settings import Settings, settings_of
 from infra.life import unix_ms
@@ -26,11 +29,23 @@ _TURN_S = 0.0005
 _STEPS_PER_TURN_MAX = 64
 # A loop that was blocked makes up for so much lost time, as a GPU would have gone on meanwhile.
 _LAG_MAX_S = 0.1
-# Of the latest step in the moving average of their time.
-_STEP_WEIGHT = 0.05
 # As the vLLM adapter: tokens in a delta grow with what streams at once.
 _SMOOTH_BELOW = 16
 _INTERVAL_MAX = 8
+
+
+# Weight of the newest step in the mean.
+_STEP_WEIGHT = 0.05
+
+
+def step_seconds(settings: Settings, step: Step[Any]) -> float:
+    """What a step takes on the simulated machine."""
+    return (
+        settings.step_s
+        + settings.per_sequence_s * step.sequences
+        + settings.per_prefill_token_s * step.prefilled_tokens
+        + settings.per_kv_token_s * step.kv_tokens
+    )
 
 
 def make(section: EngineSection, data_dir: Path) -> Engine:  # noqa: ARG001 - it stores nothing
@@ -49,13 +64,16 @@ class SimulatedEngine:
             block_size=settings.block_size,
             sequences_max=settings.sequences_max,
             step_tokens_max=settings.step_tokens_max,
+            watermark=settings.watermark,
+            prefix_caching=settings.prefix_caching,
         )
         self._runs: set[_Run] = set()
+        self._steps_made = 0
+        self._step_s = settings.step_s / settings.time_scale
         self._work = asyncio.Event()
         self._died = asyncio.Event()
         self._end_reason = "the simulated engine was not started"
         self._steps: asyncio.Task[None] | None = None
-        self._step_s = 0.0
 
     async def start(self) -> tuple[str, ...]:
         await asyncio.sleep(self._settings.start_s / self._settings.time_scale)
@@ -67,9 +85,10 @@ class SimulatedEngine:
     async def generate(self, request: EngineRequest, admit: Admit) -> AsyncGenerator[EngineEvent, None]:
         self._check_alive()
         plan = plan_of(request, self._model, self._settings)
-        await admit(plan.need)
+        run = self._run_of(plan, request)
+        await admit(msgspec.structs.replace(plan.need, produced=run.produced))
         self._check_alive()
-        run = self._begin(plan, request)
+        self._begin(run)
         try:
             while True:
                 await run.woken()
@@ -102,7 +121,16 @@ class SimulatedEngine:
             running=cache.running,
             waiting=cache.waiting,
             preemptions=cache.preemptions,
+            prefix_hit_tokens=cache.hit_tokens,
+            prefix_query_tokens=cache.query_tokens,
+            step_tokens_max=settings.step_tokens_max,
+            steps=self._steps_made,
             step_s=self._step_s,
+            cost=StepCost(
+                max(0.0, self._step_s - settings.per_sequence_s / settings.time_scale * cache.running),
+                settings.per_sequence_s / settings.time_scale,
+                settings.per_prefill_token_s / settings.time_scale,
+            ),
         )
 
     async def wait_dead(self) -> str:
@@ -116,19 +144,21 @@ class SimulatedEngine:
             await asyncio.gather(steps, return_exceptions=True)
         self._end(self._end_reason or "the simulated engine was stopped")
 
-    def _begin(self, plan: Plan, request: EngineRequest) -> _Run:
+    def _run_of(self, plan: Plan, request: EngineRequest) -> _Run:
         streams = request.stream and plan.endpoint != Endpoint.EMBEDDINGS
         run = _Run(streams=streams, unfinished=len(plan.choices))
         for choice in plan.choices:
             tokens = choice.text.tokens
             if plan.fault is not None:
                 tokens = min(tokens, plan.fault.after_tokens)
-            sequence = _Answering(run, choice.prompt_tokens, tokens, request.priority)
-            run.sequences.append(sequence)
+            run.sequences.append(_Answering(run, choice, tokens, request.priority))
+        return run
+
+    def _begin(self, run: _Run) -> None:
+        for sequence in run.sequences:
             self._cache.add(sequence)
         self._runs.add(run)
         self._work.set()
-        return run
 
     async def _make_steps(self) -> None:
         loop = asyncio.get_running_loop()
@@ -143,9 +173,10 @@ class SimulatedEngine:
             for _ in range(_STEPS_PER_TURN_MAX):
                 step = self._cache.step()
                 finished += step.finished
-                cost_s = self._cost_s(step)
-                self._step_s += (cost_s - self._step_s) * (_STEP_WEIGHT if self._step_s else 1.0)
-                ready_at += cost_s
+                took_s = self._cost_s(step)
+                ready_at += took_s
+                self._steps_made += 1
+                self._step_s += _STEP_WEIGHT * (took_s - self._step_s)
                 if self._cache.is_idle or ready_at - loop.time() > _TURN_S:
                     break
             await asyncio.sleep(ready_at - loop.time())
@@ -153,8 +184,7 @@ class SimulatedEngine:
 
     def _cost_s(self, step: Step[_Answering]) -> float:
         cfg = self._settings
-        whole = cfg.step_s + cfg.per_sequence_s * step.sequences + cfg.per_prefill_token_s * step.prefilled_tokens
-        return whole / cfg.time_scale
+        return step_seconds(cfg, step) / cfg.time_scale
 
     def _show(self, finished: list[_Answering]) -> None:
         """The turn's time has passed: its tokens may be seen."""
@@ -200,6 +230,9 @@ class _Run:
         self._was_woken = False
         self._waiter: asyncio.Future[None] | None = None
 
+    def produced(self) -> int:
+        return sum(sequence.produced for sequence in self.sequences)
+
     def wake(self) -> None:
         self._was_woken = True
         if self._waiter is not None and not self._waiter.done():
@@ -218,8 +251,8 @@ class _Answering(Sequence):
 
     __slots__ = ("run", "sent", "shown")
 
-    def __init__(self, run: _Run, prompt_tokens: int, length: int, priority: int) -> None:
-        super().__init__(prompt_tokens, length, priority)
+    def __init__(self, run: _Run, choice: Choice, length: int, priority: int) -> None:
+        super().__init__(choice.prompt_tokens, length, priority, choice.block_keys)
         self.run = run
         # Tokens whose time has come, and tokens handed over.
         self.shown = 0

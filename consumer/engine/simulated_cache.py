@@ -1,8 +1,9 @@
 """Continuous batching over a KV cache in blocks that really fills: who runs, who waits, who is preempted.
 
 No I/O, no clock, no asyncio: the engine calls `step` and lets the time it cost pass. It follows vLLM's scheduler:
-running sequences first, then waiting ones while there is room; a sequence that finds no block evicts the youngest,
-whose tokens are all computed again when its turn comes back.
+running sequences first, then waiting ones while there is room for their whole prompt; a sequence that finds no block
+evicts the youngest, whose tokens are computed again when its turn comes back. With prefix caching full blocks are found
+again by their keys, whoever computed them, until somebody needs the room: see `simulated_blocks`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from enum import Enum, auto
 from typing import Generic, TypeVar
 
 import msgspec
+
+from consumer.engine.simulated_blocks import Blocks
 
 
 class State(Enum):
@@ -27,18 +30,38 @@ class State(Enum):
 class Sequence:
     """One answer being made: a prompt of `prompt_tokens`, then `length` tokens one by one."""
 
-    __slots__ = ("arrival", "blocks", "computed", "length", "priority", "produced", "prompt_tokens", "state")
+    __slots__ = (
+        "arrival",
+        "blocks",
+        "computed",
+        "held_keys",
+        "keys",
+        "length",
+        "lost",
+        "priority",
+        "produced",
+        "prompt_tokens",
+        "state",
+    )
 
-    def __init__(self, prompt_tokens: int, length: int, priority: int = 0) -> None:
+    def __init__(self, prompt_tokens: int, length: int, priority: int = 0, keys: tuple[int, ...] = ()) -> None:
         self.prompt_tokens = prompt_tokens
         self.length = length
         self.priority = priority
+        # Of the prompt's full blocks; later ones are nobody else's.
+        self.keys = keys
         self.arrival = 0
         self.state = State.NEW
-        # Tokens in the cache, tokens produced, blocks held.
+        # Tokens in the cache, tokens produced, blocks held, and those of them that others may find.
         self.computed = 0
         self.produced = 0
         self.blocks = 0
+        self.held_keys: list[int] = []
+        # Tokens that were in the cache when it was preempted.
+        self.lost = 0
+
+    def key_of(self, block: int) -> int:
+        return self.keys[block] if block < len(self.keys) else hash((self.arrival, block))
 
 
 S = TypeVar("S", bound=Sequence)
@@ -49,20 +72,37 @@ class Step(msgspec.Struct, Generic[S]):
 
     sequences: int
     prefilled_tokens: int
+    # In the cache of all that ran: what attention reads.
+    kv_tokens: int
     finished: list[S]
 
 
 class Cache(Generic[S]):
     """`add` and `remove` are the only ways in and out; `step` makes everything running one token longer."""
 
-    def __init__(self, *, blocks: int, block_size: int, sequences_max: int, step_tokens_max: int) -> None:
-        self._blocks_total = blocks
+    def __init__(
+        self,
+        *,
+        blocks: int,
+        block_size: int,
+        sequences_max: int,
+        step_tokens_max: int,
+        watermark: float = 0.0,
+        prefix_caching: bool = True,
+    ) -> None:
         self._block_size = block_size
         self._sequences_max = sequences_max
         self._step_tokens_max = step_tokens_max
-        self.blocks_free = blocks
+        # Kept free when a waiting sequence is let in beside others.
+        self._watermark_blocks = int(blocks * watermark)
+        self._blocks_total = blocks
+        self._blocks = Blocks(blocks, keeps_keys=prefix_caching)
         self.preemptions = 0
         self.waiting = 0
+        # Prompt tokens looked up and found, and tokens computed once more after a preemption.
+        self.query_tokens = 0
+        self.hit_tokens = 0
+        self.recomputed_tokens = 0
         # In order of admission; a dict, because any of them may leave at any time.
         self._running: dict[S, None] = {}
         # Holds gone sequences too, until they come up.
@@ -76,6 +116,10 @@ class Cache(Generic[S]):
     @property
     def running(self) -> int:
         return len(self._running)
+
+    @property
+    def blocks_free(self) -> int:
+        return self._blocks.free
 
     @property
     def is_idle(self) -> bool:
@@ -98,8 +142,7 @@ class Cache(Generic[S]):
         sequence.state = State.GONE
 
     def step(self) -> Step[S]:
-        scheduled, prefilled, complete = self._schedule()
-        finished: list[S] = []
+        step, complete = self._schedule()
         for sequence in complete:
             # One that was preempted after its turn came to nothing.
             if sequence.state is not State.RUNNING:
@@ -107,13 +150,13 @@ class Cache(Generic[S]):
             sequence.produced += 1
             if sequence.produced >= sequence.length:
                 self.remove(sequence)
-                finished.append(sequence)
-        return Step(scheduled, prefilled, finished)
+                step.finished.append(sequence)
+        return step
 
-    def _schedule(self) -> tuple[int, int, list[S]]:
-        """Gives each sequence its tokens and blocks: how many ran, prompt tokens among them, and who gets a token."""
+    def _schedule(self) -> tuple[Step[S], list[S]]:
+        """Gives each sequence its tokens and blocks; also says who gets a new token."""
         block_size, tokens_left = self._block_size, self._step_tokens_max
-        scheduled = prefilled = 0
+        step: Step[S] = Step(0, 0, 0, [])
         complete: list[S] = []
         preemptions = self.preemptions
         for sequence in list(self._running):
@@ -127,10 +170,11 @@ class Cache(Generic[S]):
             if sequence.computed + tokens > sequence.blocks * block_size and not self._grow(sequence, tokens):
                 continue
             tokens_left -= tokens
-            scheduled += 1
-            sequence.computed += tokens
             if sequence.produced == 0 or missing > 1:
-                prefilled += tokens
+                step.prefilled_tokens += tokens
+            self._compute(sequence, tokens)
+            step.sequences += 1
+            step.kv_tokens += sequence.computed
             if tokens == missing:
                 complete.append(sequence)
         # Whoever was just evicted would be let in again, and evict the next.
@@ -138,37 +182,52 @@ class Cache(Generic[S]):
             admitted = self._admit_next(tokens_left)
             if admitted is None:
                 break
-            tokens_left -= admitted.computed
-            scheduled += 1
-            prefilled += admitted.computed
-            if admitted.computed == admitted.prompt_tokens + admitted.produced:
-                complete.append(admitted)
-        return scheduled, prefilled, complete
+            sequence, tokens = admitted
+            tokens_left -= tokens
+            step.sequences += 1
+            step.prefilled_tokens += tokens
+            step.kv_tokens += sequence.computed
+            if sequence.computed == sequence.prompt_tokens + sequence.produced:
+                complete.append(sequence)
+        return step, complete
 
-    def _admit_next(self, tokens_left: int) -> S | None:
+    def _admit_next(self, tokens_left: int) -> tuple[S, int] | None:
+        """Who came in, and how many of its tokens this step computes."""
         while self._queue and self._queue[0][2].state is not State.WAITING:
             heapq.heappop(self._queue)
         if not self._queue or len(self._running) >= self._sequences_max:
             return None
         sequence = self._queue[0][2]
-        tokens = min(sequence.prompt_tokens + sequence.produced, tokens_left)
-        blocks = self._blocks_of(tokens)
-        if blocks > self.blocks_free:
+        whole = sequence.prompt_tokens + sequence.produced
+        # The last token is always computed: the next one is made from it.
+        found = self._blocks.found([sequence.key_of(block) for block in range((whole - 1) // self._block_size)])
+        kept_free = self._watermark_blocks if self._running else 0
+        if self._blocks_of(whole) - self._blocks.held_among(found) + kept_free > self._blocks.free:
             return None
         heapq.heappop(self._queue)
         self.waiting -= 1
         self._running[sequence] = None
         sequence.state = State.RUNNING
-        sequence.computed = tokens
-        self._take(sequence, blocks)
-        return sequence
+        self._blocks.take_found(found)
+        sequence.held_keys = found
+        sequence.blocks = len(found)
+        sequence.computed = len(found) * self._block_size
+        if not sequence.produced:
+            self.query_tokens += sequence.prompt_tokens
+            self.hit_tokens += sequence.computed
+        self.recomputed_tokens += max(0, sequence.lost - sequence.computed)
+        tokens = min(whole - sequence.computed, tokens_left)
+        self._take(sequence, self._blocks_of(sequence.computed + tokens) - sequence.blocks)
+        self._compute(sequence, tokens)
+        return sequence, tokens
 
     def _grow(self, sequence: S, tokens: int) -> bool:
         """Blocks for `tokens` more, evicting the youngest as long as it takes; False if that was `sequence` itself."""
         blocks = self._blocks_of(sequence.computed + tokens) - sequence.blocks
-        while blocks > self.blocks_free:
+        while blocks > self._blocks.free:
             victim = max(self._running, key=_rank)
             self.preemptions += 1
+            victim.lost = victim.computed
             self._evict(victim)
             self._enqueue(victim)
             if victim is sequence:
@@ -176,13 +235,22 @@ class Cache(Generic[S]):
         self._take(sequence, blocks)
         return True
 
+    def _compute(self, sequence: S, tokens: int) -> None:
+        before = sequence.computed // self._block_size
+        sequence.computed += tokens
+        for block in range(before, sequence.computed // self._block_size):
+            key = sequence.key_of(block)
+            if self._blocks.keep(key):
+                sequence.held_keys.append(key)
+
     def _take(self, sequence: S, blocks: int) -> None:
+        self._blocks.take(blocks)
         sequence.blocks += blocks
-        self.blocks_free -= blocks
 
     def _evict(self, sequence: S) -> None:
         del self._running[sequence]
-        self.blocks_free += sequence.blocks
+        self._blocks.give_back(sequence.blocks - len(sequence.held_keys), sequence.held_keys)
+        sequence.held_keys = []
         sequence.blocks = 0
         sequence.computed = 0
 

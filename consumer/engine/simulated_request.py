@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from consumer.engine.block_keys import block_keys
 from consumer.engine.port import EngineRequest, Need
 from consumer.engine.simulated_instance import instance_of
 from consumer.engine.simulated_settings import Settings
-from consumer.engine.simulated_words import Pieces, Text, Words, digest_of, natural_length, tokens_of
+from consumer.engine.simulated_words import BYTES_PER_TOKEN, Pieces, Text, Words, digest_of, natural_length, tokens_of
 from schemas.errors import JobMalformed, JobRejected, PromptTooLong, UnknownEndpoint, UnknownModel
 from schemas.job import Endpoint, field_of
 
@@ -104,6 +105,7 @@ class Choice(msgspec.Struct, frozen=True):
     prompt_tokens: int
     text: Text
     finish_reason: str
+    block_keys: tuple[int, ...] = ()
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,17 +182,34 @@ def _sampled(
     schema_text = _schema_text(body.response_format)
     choices: list[Choice] = []
     for prompt, prompt_tokens in prompts:
+        keys = _block_keys(prompt, prompt_tokens, settings)
         for ordinal in range(body.n or 1):
             digest = digest_of(prompt, ordinal, body.seed or 0)
-            choices.append(_choice(prompt_tokens, digest, schema_text, body, tokens_max, settings))
+            choice = _choice(prompt_tokens, digest, schema_text, body, tokens_max, settings)
+            choices.append(msgspec.structs.replace(choice, block_keys=keys))
+    need = Need(
+        prompt_tokens=longest,
+        output_tokens_max=tokens_max,
+        output_tokens_min=tokens_max if body.ignore_eos else body.min_tokens,
+        sequences=len(choices),
+        block_keys=choices[0].block_keys if len(prompts) == 1 else (),
+    )
     return Plan(
         endpoint=endpoint,
         model=model,
-        need=Need(prompt_tokens=longest, output_tokens_max=tokens_max, sequences=len(choices)),
+        need=need,
         choices=choices,
         prompt_tokens=sum([tokens for _, tokens in prompts]),
         fault=body.simulated if body.simulated.fail else None,
     )
+
+
+def _block_keys(prompt: str, prompt_tokens: int, settings: Settings) -> tuple[int, ...]:
+    """Keys of the prompt's full blocks, each standing for everything up to its end."""
+    if not settings.prefix_caching:
+        return ()
+    keys = block_keys(prompt.encode(), settings.block_size * BYTES_PER_TOKEN)
+    return keys[: prompt_tokens // settings.block_size]
 
 
 def _choice(

@@ -7,7 +7,7 @@ import math
 from typing import Protocol
 
 # As many bytes of UTF-8 make one token of a prompt, about what real tokenizers need.
-_BYTES_PER_TOKEN = 4
+BYTES_PER_TOKEN = 4
 _DIGEST_BYTES = 64
 _WORDS = (  # noqa: SIM905 - as a list it would fill a screen
     "water river gate stream queue turbine dam lake valley mill wheel power light town morning rain snow mountain "
@@ -55,13 +55,13 @@ class Pieces:
     __slots__ = ("_text", "is_whole", "tokens")
 
     def __init__(self, text: str, tokens_max: int) -> None:
-        whole = max(1, -(-len(text) // _BYTES_PER_TOKEN))
+        whole = max(1, -(-len(text) // BYTES_PER_TOKEN))
         self.tokens = min(whole, tokens_max)
         self.is_whole = self.tokens == whole
         self._text = text
 
     def part(self, start: int, end: int) -> str:
-        return self._text[start * _BYTES_PER_TOKEN : end * _BYTES_PER_TOKEN]
+        return self._text[start * BYTES_PER_TOKEN : end * BYTES_PER_TOKEN]
 
 
 def digest_of(*parts: str | int) -> bytes:
@@ -71,7 +71,7 @@ def digest_of(*parts: str | int) -> bytes:
 
 def tokens_of(text: str) -> int:
     """How many tokens `text` is as a prompt."""
-    return max(1, -(-len(text.encode()) // _BYTES_PER_TOKEN))
+    return max(1, -(-len(text.encode()) // BYTES_PER_TOKEN))
 
 
 def natural_length(digest: bytes, mean: int) -> int:

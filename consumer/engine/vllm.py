@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import multiprocessing
+import time
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from consumer.engine import tiny_model
-from consumer.engine.port import Admit, Answer, Capacity, Engine, EngineEvent, EngineRequest, Need
+from consumer.engine.port import Admit, Answer, Capacity, Engine, EngineEvent, EngineRequest, KvGroup, Need
 from schemas.config import EngineSection
 from schemas.errors import ConfigError, EngineFailed, JobMalformed, UnknownEndpoint
 from schemas.job import Endpoint
@@ -171,16 +172,27 @@ class VllmEngine:
 
         from consumer.engine.vllm_call import EngineProxy  # noqa: PLC0415
 
-        proxy: Any = EngineProxy(self._engine)
+        config = self._engine.vllm_config
+        groups = await self._kv_groups()
+        # Where layers differ in what they keep, vLLM shares by rules of its own.
+        is_shared = config.cache_config.enable_prefix_caching and len(groups) <= 1
+        proxy: Any = EngineProxy(self._engine, shared_block_size=config.cache_config.block_size if is_shared else 0)
         self._state = State()
         await init_app_state(proxy, self._state, arguments, await self._engine.get_supported_tasks())
-        self._tap.engine_is_ready(self._engine.vllm_config)
+        self._tap.engine_is_ready(config, groups)
+
+    async def _kv_groups(self) -> tuple[KvGroup, ...]:
+        from consumer.engine.vllm_tap import kv_groups  # noqa: PLC0415
+
+        config = self._engine.vllm_config
+        metadata = await self._engine.engine_core.call_utility_async("get_kv_cache_group_metadata")
+        return kv_groups(metadata, config.model_config.max_model_len, config.scheduler_config.max_num_batched_tokens)
 
     def _make_tap(self, vllm_config: Any, engine_index: int = 0) -> Any:
         from consumer.engine.vllm_tap import Tap  # noqa: PLC0415
 
         if self._tap is None:
-            self._tap = Tap(vllm_config, engine_index)
+            self._tap = Tap(vllm_config, engine_index, clock=time.monotonic)
         return self._tap
 
     def _handler(self, request: EngineRequest) -> tuple[Any, Any]:

@@ -20,6 +20,7 @@ import msgspec
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind
 
+from consumer.engine.block_keys import block_keys
 from consumer.engine.port import Admit, EngineEvent, Need, RawChunk, TextDelta
 
 current_call: ContextVar[Call] = ContextVar("current_call")
@@ -59,17 +60,21 @@ class Call:
         self._beams = beams
         self._admit = admit
         self._needs: list[Need] = []
+        # Each tells how many tokens one prompt's sequences have produced.
+        self._meters: list[Callable[[], int]] = []
         self._admission: asyncio.Future[None] | None = None
 
-    def expect(self, prompt: Any, sequences: int, tokens_max: int) -> int:
+    def expect(self, need: Need) -> int:
         """Called for each prompt of the request before any is run; returns its ordinal."""
-        prompt_tokens = len(prompt.get("prompt_token_ids") or ()) if isinstance(prompt, dict) else 0
-        need = Need(prompt_tokens=prompt_tokens, output_tokens_max=tokens_max, sequences=sequences)
         if self._beams is not None:
-            need = msgspec.structs.replace(self._beams, prompt_tokens=prompt_tokens)
+            need = msgspec.structs.replace(self._beams, prompt_tokens=need.prompt_tokens)
         self._needs.append(need)
         self.prompts += 1
         return self.prompts - 1
+
+    def measure(self, meter: Callable[[], int]) -> None:
+        """From now on `meter` counts tokens of this request, too."""
+        self._meters.append(meter)
 
     async def admitted(self) -> None:
         """Admits the request once, as a whole: its prompts would otherwise wait for each other's room."""
@@ -114,19 +119,28 @@ class Call:
         self.mode, self.prompts = Mode.REPLAYED, 0
 
     def _whole_need(self) -> Need:
+        if len(self._needs) == 1:
+            return msgspec.structs.replace(self._needs[0], produced=self._produced)
         # Several prompts are rare and similar: as many sequences of the largest.
         return Need(
             prompt_tokens=max(need.prompt_tokens for need in self._needs),
             output_tokens_max=max(need.output_tokens_max for need in self._needs),
+            output_tokens_min=min(need.output_tokens_min for need in self._needs),
             sequences=sum(need.sequences for need in self._needs),
+            produced=self._produced,
         )
+
+    def _produced(self) -> int:
+        return sum([meter() for meter in self._meters])
 
 
 class EngineProxy:
     """The real AsyncLLM for everything but `generate` and `encode`."""
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: Any, *, shared_block_size: int = 0) -> None:
         self._engine = engine
+        # Tokens in a block that equal prompts share; 0: they share nothing.
+        self._shared_block_size = shared_block_size
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -139,7 +153,7 @@ class EngineProxy:
         if call.mode is Mode.REPLAYED:
             call.prompts += 1
             return _replay(call.recorded[call.prompts - 1])
-        ordinal = call.expect(prompt, sampling_params.n, sampling_params.max_tokens)
+        ordinal = call.expect(self._need_of(prompt, sampling_params, options))
         if call.mode is Mode.RECORDED:
             return self._record(call, ordinal, prompt, sampling_params, request_id, options)
         return self._tap(call, ordinal, prompt, sampling_params, request_id, options)
@@ -147,9 +161,40 @@ class EngineProxy:
     def encode(self, prompt: Any, pooling_params: Any, request_id: str, **options: Any) -> AsyncGenerator[Any, None]:
         """Embeddings hold no KV beyond their step, but they do pass the same door."""
         call = current_call.get()
-        call.expect(prompt, 1, 1)
+        call.expect(Need(prompt_tokens=len(_token_ids(prompt)), output_tokens_max=1, output_tokens_min=1))
         options["priority"] = call.priority
         return self._encode(call, prompt, pooling_params, request_id, options)
+
+    def _need_of(self, prompt: Any, params: Any, options: dict[str, Any]) -> Need:
+        tokens = _token_ids(prompt)
+        most: int = params.max_tokens
+        # Only `ignore_eos` without any stop says how long an answer will be.
+        is_exact = params.ignore_eos and not params.stop and not params.stop_token_ids
+        keys: tuple[int, ...] = ()
+        is_shared = self._shared_block_size and not params.skip_reading_prefix_cache
+        if is_shared and isinstance(prompt, dict) and prompt.get("type") == "token":
+            lora = options.get("lora_request")
+            apart = (prompt.get("cache_salt"), lora.lora_name if lora else None)
+            keys = block_keys(tokens, self._shared_block_size, apart)
+        return Need(
+            prompt_tokens=len(tokens),
+            output_tokens_max=most,
+            output_tokens_min=most if is_exact else params.min_tokens,
+            sequences=params.n,
+            block_keys=keys,
+        )
+
+    def _meter(self, internal_id: str, sequences: int) -> Callable[[], int]:
+        """Counts a request's tokens where vLLM's output processor keeps them, also those not handed out yet."""
+        states = self._engine.output_processor.request_states
+        # Several choices are requests of their own.
+        ids = [internal_id] if sequences == 1 else [f"{index}_{internal_id}" for index in range(sequences)]
+        found = [states[one].detokenizer for one in ids if one in states]
+        counts = [detokenizer.num_output_tokens for detokenizer in found if detokenizer is not None]
+        if len(counts) == 1:
+            only: Callable[[], int] = counts[0]
+            return only
+        return lambda: sum([count() for count in counts])
 
     async def _encode(
         self, call: Call, prompt: Any, params: Any, request_id: str, options: dict[str, Any]
@@ -165,6 +210,7 @@ class EngineProxy:
         try:
             await call.admitted()
             whole = _Whole()
+            call.measure(whole.tokens)
             async for output in self._engine.generate(prompt, params, request_id, **options):
                 # Copied before the serving layer sees it: merging extends the lists in place.
                 whole.add(_copied(output))
@@ -191,6 +237,7 @@ class EngineProxy:
         pump = _Pump(call if wants_deltas else None, ordinal, params.n)
         queue = await self._engine.add_request(request_id, prompt, params, **options)
         try:
+            call.measure(self._meter(queue.request_id, params.n))
             queue.put = pump.put
             # What came before we took its place.
             early = queue.output
@@ -267,12 +314,20 @@ class _Whole:
         else:
             self._merged.add(output, aggregate=True)
 
+    def tokens(self) -> int:
+        return sum([len(one.token_ids) for one in self._merged.outputs]) if self._merged is not None else 0
+
     @property
     def output(self) -> RequestOutput:
         assert self._merged is not None
         # With n > 1 choices join in the order they first spoke.
         self._merged.outputs.sort(key=lambda completion: completion.index)
         return self._merged
+
+
+def _token_ids(prompt: Any) -> list[int]:
+    tokens: list[int] = (prompt.get("prompt_token_ids") or []) if isinstance(prompt, dict) else []
+    return tokens
 
 
 def _copied(output: RequestOutput) -> RequestOutput:

@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import json
 import os
-import random
-import signal
 import socket
 import statistics
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -27,6 +23,8 @@ import msgspec
 import uvloop
 
 from infra import settings
+from producer.bench.load import Load, mixed_load
+from producer.bench.processes import START_S, LineProcess, gone, paused
 from producer.bench.report import Report, bar, show, this_machine
 from producer.bench.vllm_words import MODULE_SERVE, engine_words, quiet_environment
 from producer.client import Client
@@ -35,22 +33,6 @@ from producer.request import Request
 from schemas.config import Config
 from schemas.errors import EngineFailed
 from schemas.frames import Delta, Finished
-
-_START_S = 600.0
-_WORDS = ("river", "water", "gate", "turbine", "stream", "queue", "token", "power", "mill", "stone", "light", "road")
-
-
-class Load(msgspec.Struct, frozen=True):
-    """The requests of one round: prompts, and how many tokens each answer has."""
-
-    prompts: list[str]
-    output_tokens: list[int]
-
-    def bodies(self) -> list[dict[str, Any]]:
-        return [
-            {"prompt": prompt, "temperature": 0, "max_tokens": tokens, "min_tokens": tokens, "ignore_eos": True}
-            for prompt, tokens in zip(self.prompts, self.output_tokens, strict=True)
-        ]
 
 
 class Round(msgspec.Struct, frozen=True):
@@ -81,90 +63,36 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def a_load(requests: int, seed: int) -> Load:
-    """Prompts of 20 to 200 words, answers of 16 to 256 tokens, different in every round so that no cache helps."""
-    rng = random.Random(seed)  # noqa: S311
-    prompts = [" ".join(rng.choices(_WORDS, k=rng.randint(20, 200))) for _ in range(requests)]
-    return Load(prompts, [rng.randint(16, 256) for _ in range(requests)])
-
-
 async def measure(
     cfg: Config, engine_arguments: list[str], environment: dict[str, str], *, requests: int, rounds: int
 ) -> Report:
     environment = {**environment, "PENSTOCK__DATA_DIR": str(settings.data_dir(cfg, environment))}
     async with AsyncExitStack() as stack:
-        offline = await stack.enter_async_context(Offline(engine_arguments, environment))
+        offline = await stack.enter_async_context(LineProcess("consumer.engine.offline", engine_arguments, environment))
         # The tiny model's folder is known only now: whoever comes first makes it.
-        serve = Serve(offline.model, cfg, environment)
+        serve = Serve(offline.greeting["model"], cfg, environment)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-bench-")))
         fleet = Fleet(Spec(config=cfg, consumer_arguments=engine_arguments, environment=environment, broker_dir=folder))
         await asyncio.gather(stack.enter_async_context(serve), stack.enter_async_context(fleet))
         await fleet.wait_ready()
         client = await stack.enter_async_context(Client(fleet.url, config=cfg))
         ways: dict[str, Callable[[Load], Awaitable[Round]]] = {
-            "offline": offline.run,
+            "offline": lambda load: through_offline(offline, load),
             "serve": serve.run,
             "penstock": lambda load: through_penstock(client, load),
         }
         for run in ways.values():
-            await run(a_load(32, seed=-1))
+            await run(mixed_load(32, seed=-1))
         groups = {"offline": [offline.pid], "serve": [serve.pid], "penstock": fleet.consumer_pids}
         seen: dict[str, list[Round]] = {name: [] for name in ways}
         names = list(ways)
         for number in range(rounds):
-            load = a_load(requests, seed=number)
+            load = mixed_load(requests, seed=number)
             for name in names[number % 3 :] + names[: number % 3]:
                 # Stopped, not only idle: an engine that has just worked spins for a while, and cores are few.
                 with paused([pid for other in names if other != name for pid in groups[other]]):
                     seen[name].append(await ways[name](load))
     return _report(seen, cfg, requests)
-
-
-class Offline:
-    """`LLM.generate` in a process of its own."""
-
-    def __init__(self, engine_arguments: list[str], environment: dict[str, str]) -> None:
-        self._arguments = engine_arguments
-        self._environment = environment
-        self._process: asyncio.subprocess.Process
-        self.model = ""
-
-    async def __aenter__(self) -> Self:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-P", "-m", "consumer.engine.offline", *self._arguments),
-            env=self._environment,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        async with asyncio.timeout(_START_S):
-            self.model = (await self._answer())["model"]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        await _gone(self._process)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    async def run(self, load: Load) -> Round:
-        assert self._process.stdin is not None
-        self._process.stdin.write(msgspec.json.encode(load) + b"\n")
-        answer = await self._answer()
-        return Round(answer["seconds"], answer["tokens"])
-
-    async def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        while line := await self._process.stdout.readline():
-            if line.startswith(b"{"):
-                answer: dict[str, Any] = json.loads(line)
-                return answer
-        raise EngineFailed("offline vLLM ended; run `python -m consumer.engine.offline` to see why")
 
 
 class Serve:
@@ -198,7 +126,7 @@ class Serve:
             timeout=aiohttp.ClientTimeout(total=None),
         )
         try:
-            async with asyncio.timeout(_START_S):
+            async with asyncio.timeout(START_S):
                 while not await self._is_up():
                     if self._process.returncode is not None:
                         raise EngineFailed(f"`vllm serve` ended with {self._process.returncode}")
@@ -210,7 +138,7 @@ class Serve:
 
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
-        await _gone(self._process)
+        await gone(self._process)
 
     @property
     def pid(self) -> int:
@@ -239,6 +167,12 @@ class Serve:
                 return bool(answer.status == 200)
         except OSError:
             return False
+
+
+async def through_offline(offline: LineProcess, load: Load) -> Round:
+    """`LLM.generate` in a process of its own."""
+    answer = await offline.ask(load)
+    return Round(answer["seconds"], answer["tokens"])
 
 
 async def through_penstock(client: Client, load: Load) -> Round:
@@ -280,30 +214,6 @@ def _report(seen: dict[str, list[Round]], cfg: Config, requests: int) -> Report:
         "seconds": {name: [round(one.seconds, 3) for one in rounds] for name, rounds in seen.items()},
     }
     return Report(bench="throughput", machine=this_machine(), bars=bars, detail=detail)
-
-
-@contextlib.contextmanager
-def paused(groups: list[int]) -> Generator[None]:
-    """Stops whole process groups and lets them go on afterwards."""
-    for group in groups:
-        os.killpg(group, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for group in groups:
-            os.killpg(group, signal.SIGCONT)
-
-
-async def _gone(process: asyncio.subprocess.Process) -> None:
-    """Ends it with everything it started: plain vLLM's engines outlive it otherwise."""
-    if process.returncode is None:
-        process.terminate()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(10):
-                await process.wait()
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()
 
 
 def _free_port() -> int:

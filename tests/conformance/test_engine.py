@@ -17,7 +17,7 @@ from consumer.engine.registry import make_engine
 from schemas.config import EngineSection
 from schemas.errors import ConfigError, EngineDied, JobRejected, PromptTooLong, UnknownModel
 from schemas.job import Endpoint
-from tests.support.engines import EngineInThread, Requests
+from tests.support.engines import EngineInThread, Outcome, Requests
 from tests.support.processes import kill
 
 BOOKS: dict[str, Any] = {
@@ -114,7 +114,65 @@ def test_a_stream_field_in_the_body_changes_nothing(engine: EngineInThread) -> N
 def test_admit_is_called_once_with_the_exact_prompt_tokens(engine: EngineInThread) -> None:
     outcome = engine.generate(Requests.chat("What is a turbine?", max_tokens=7))
 
-    assert outcome.needs == [Need(prompt_tokens=outcome.answer.prompt_tokens, output_tokens_max=7, sequences=1)]
+    assert [(need.prompt_tokens, need.output_tokens_max, need.sequences) for need in outcome.needs] == [
+        (outcome.answer.prompt_tokens, 7, 1)
+    ]
+
+
+def test_a_need_says_how_much_was_produced_also_when_nobody_listens(engine: EngineInThread) -> None:
+    quiet = Requests.completion("Once upon a time", stream=False, max_tokens=1500, ignore_eos=True)
+    two = Requests.completion("Once upon a time", n=2, temperature=0.9, max_tokens=600, ignore_eos=True)
+
+    for request, tokens in ((quiet, 1500), (two, 1200)):
+        needs: list[Need] = []
+        seen: list[int] = []
+
+        async def scene(request: EngineRequest = request, needs: list[Need] = needs, seen: list[int] = seen) -> Outcome:
+            async def remember(need: Need) -> None:
+                needs.append(need)
+
+            running = asyncio.ensure_future(engine.collect(request, remember))
+            while not running.done():
+                await asyncio.sleep(0.01)
+                seen += [need.produced() for need in needs]
+            return running.result()
+
+        outcome = engine.run(scene())
+        assert outcome.answer.completion_tokens == tokens
+        assert seen == sorted(seen)
+        assert any(0 < produced < tokens for produced in seen)
+        assert needs[0].produced() == tokens
+
+
+def test_an_answer_whose_length_is_asked_for_is_known_beforehand(engine: EngineInThread) -> None:
+    exact = engine.generate(Requests.completion("Hello", max_tokens=5, ignore_eos=True)).needs[0]
+    least = engine.generate(Requests.completion("Hello", max_tokens=5, min_tokens=2)).needs[0]
+
+    assert (exact.output_tokens_min, exact.output_tokens_max) == (5, 5)
+    assert (least.output_tokens_min, least.output_tokens_max) == (2, 5)
+
+
+def test_equal_beginnings_of_prompts_have_equal_keys(engine: EngineInThread) -> None:
+    beginning = list(range(100, 228))
+    first, second = (
+        engine.generate(Requests.completion([*beginning, *own], max_tokens=2)).needs[0].block_keys
+        for own in ([500] * 64, [600] * 64)
+    )
+
+    # The simulated engine cuts blocks by the length of their text, so it may find fewer.
+    assert len(first) == len(second) <= 192 // engine.engine.capacity().block_size
+    same = [key for key, other in zip(first, second, strict=True) if key == other]
+    assert same == list(first[: len(same)])
+    assert 0 < len(same) < len(first)
+
+
+def test_steps_are_counted_and_timed(engine: EngineInThread) -> None:
+    before = engine.engine.capacity().steps
+    engine.generate(Requests.completion("Hello", max_tokens=100, ignore_eos=True))
+    after = engine.engine.capacity()
+
+    assert after.steps - before >= 99
+    assert 0 < after.step_s < 1
 
 
 def test_without_max_tokens_a_chat_may_fill_the_context(engine: EngineInThread) -> None:

@@ -61,3 +61,28 @@ def test_a_thousand_random_lives_with_aborts_leave_nothing_behind(
     assert not alive
     assert finished + aborted == 1000
     assert cache.blocks_free == blocks
+
+
+@given(st.integers(0, 2**32), st.integers(20, 60))
+def test_shared_blocks_are_counted_once_over_random_lives(seed: int, blocks: int) -> None:
+    rng = random.Random(seed)
+    cache: Cache[Sequence] = Cache(blocks=blocks, block_size=BLOCK_SIZE, sequences_max=8, step_tokens_max=30)
+
+    for _ in range(200):
+        keys = tuple(rng.randrange(3) * 100 + block for block in range(rng.randint(0, 4)))
+        prompt = len(keys) * BLOCK_SIZE + rng.randint(1, 20)
+        cache.add(Sequence(prompt, rng.randint(1, 20), rng.choice([0, 1]), keys))
+        for _ in range(rng.randint(1, 3)):
+            cache.step()
+        if rng.random() < 0.2:
+            for one in list(cache)[:1]:
+                cache.remove(one)
+        running = list(cache)
+        named = {key for one in running for key in one.held_keys}
+        unnamed = sum(one.blocks - len(one.held_keys) for one in running)
+        assert cache.blocks_free == blocks - len(named) - unnamed
+
+    for _ in range(5000):
+        cache.step()
+    assert cache.is_idle
+    assert cache.blocks_free == blocks

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from consumer.admission import Admission, Rank
 from consumer.budget import KvBudget
-from consumer.door import Door, Rank
+from consumer.door import Door
 from consumer.engine.port import Capacity, Need
 from consumer.lengths import OutputLengths
 from schemas.errors import EngineBusy, PromptTooLong
@@ -18,7 +19,7 @@ CAPACITY = Capacity(blocks_total=100, blocks_free=100, block_size=16, sequences_
 
 def a_door(wait_s: float = 5.0) -> tuple[Door, KvBudget]:
     budget = KvBudget(CAPACITY, OutputLengths())
-    return Door(budget, lambda: CAPACITY, wait_s=wait_s), budget
+    return Door(Admission(budget), lambda: CAPACITY, wait_s=wait_s), budget
 
 
 def rank(arrival: int, lane: int = 1) -> Rank:
