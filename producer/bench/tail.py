@@ -44,15 +44,17 @@ _ENGINE = {
     # As on a GPU: a prompt of 60 tokens costs most of a step.
     "per_prefill_token_s": 0.000_125,
     "block_size": 16,
-    # About eight jobs of 60 tokens of prompt and what such answers have grown to on average; the longest fits alone.
-    "blocks": 128,
+    # Eight jobs at once, and a cache that holds eight unless several are among the longest: what a consumer can do at
+    # most is then well defined, and it is the end that is measured rather than admission.
+    "sequences_max": 8,
+    "blocks": 256,
     "context_tokens_max": 1280,
 }
 _PREFETCH = 64
 _PROMPT_WORDS = 44
 _OUTPUT_MEDIAN, _OUTPUT_SIGMA, _OUTPUT_MAX = 64, 1.0, 1024
 _STEADY = (0.15, 0.65)
-_WARM_UP_JOBS = 100
+_WARM_UP_JOBS = 300
 _WORDS = ("river", "water", "gate", "mill", "stone", "light", "road", "wheel")
 
 
