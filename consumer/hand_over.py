@@ -38,10 +38,12 @@ class _Offer(msgspec.Struct, frozen=True, kw_only=True):
     history: History
     # Hand-overs with this one.
     moves: int
+    is_copy: bool = False
 
 
-# Whether it is held from now on: the delivery, what is known of its attempts, and hand-overs until now.
-Take = Callable[[Delivery, History, int], bool]
+# What is held from now on, if it is: the delivery, what is known of its attempts, hand-overs until now, and whether the
+# peer runs it on.
+Take = Callable[[Delivery, History, int, bool], Held | None]
 
 
 class HandOver:
@@ -56,8 +58,8 @@ class HandOver:
     async def start(self) -> None:
         await self._broker.subscribe(subjects.control_take(self._pool, self._name), self._on_offer)
 
-    async def offer(self, held: Held, to: str) -> bool:
-        """Whether `to` holds the job now. Until it says so the job runs on here."""
+    async def offer(self, held: Held, to: str, *, is_copy: bool = False) -> bool:
+        """Whether `to` holds the job now. Until it says so the job runs on here; a copy does not end it either."""
         delivery = held.deliveries[0]
         terms = _Offer(
             subject=subjects.ready(self._pool, held.lane, held.tenant),
@@ -65,6 +67,7 @@ class HandOver:
             job=delivery.header_job_id,
             history=after_release(held.history) if held.is_admitted else held.history,
             moves=held.moves + 1,
+            is_copy=is_copy,
         )
         headers = {subjects.HEADER_HAND_OVER: msgspec.json.encode(terms).decode()}
         try:
@@ -79,13 +82,23 @@ class HandOver:
             return False
         log.info(
             "job.handed_over",
-            extra={"job_id": held.job.id, "to": to, "tokens": held.progress.tokens, "moves": terms.moves},
+            extra={
+                "job_id": held.job.id,
+                "to": to,
+                "tokens": held.progress.tokens,
+                "moves": terms.moves,
+                "copy": is_copy,
+            },
         )
+        if is_copy:
+            held.was_copied = True
+            await self._stop_when_done(held)
+            return True
         held.stop(JobHandedOver(f"handed over to {to}"))
         return True
 
     async def _on_offer(self, msg: Msg) -> None:
-        taken = False
+        taken: Held | None = None
         try:
             terms = msgspec.json.decode((msg.headers or {}).get(subjects.HEADER_HAND_OVER, ""), type=_Offer)
             original = Msg(
@@ -96,14 +109,25 @@ class HandOver:
                 headers={subjects.HEADER_JOB: terms.job},
             )
             delivery = Delivery(original)
-            taken = self._take(delivery, terms.history, terms.moves)
-            if taken:
+            taken = self._take(delivery, terms.history, terms.moves, terms.is_copy)
+            if taken is not None:
+                if terms.is_copy:
+                    await self._stop_when_done(taken)
                 # The last one was the giver's, up to an interval ago.
                 await delivery.heartbeat()
         except (msgspec.DecodeError, JobRejected, BusUnavailable, ValueError, IndexError) as error:
             log.debug("hand_over.unreadable", extra={"error": repr(error)})
         if msg.reply:
             try:
-                await self._broker.nc.publish(msg.reply, _TAKEN if taken else _REFUSED)
+                await self._broker.nc.publish(msg.reply, _TAKEN if taken is not None else _REFUSED)
             except NatsError as error:
                 log.debug("hand_over.unsaid", extra={"error": repr(error)})
+
+    async def _stop_when_done(self, held: Held) -> None:
+        """Ends the slower of two runs as soon as the other's result is stored."""
+
+        async def done(_: Msg) -> None:
+            held.stop(JobHandedOver("a copy was faster"))
+            await subscription.unsubscribe()
+
+        subscription = await self._broker.subscribe(subjects.done(self._pool, held.tenant, held.job.id), done)

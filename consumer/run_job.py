@@ -249,6 +249,8 @@ class JobRunner:
             await delivery.ack()
 
     async def _give_back(self, held: Held, delay_s: float) -> None:
+        if held.is_copy:
+            return
         for delivery in held.deliveries:
             await delivery.give_back(delay_s)
 

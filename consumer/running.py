@@ -50,6 +50,9 @@ class Held(msgspec.Struct, eq=False):
     why_stopped: PenstockError | None = None
     # How often consumers handed it over to one another since its delivery.
     moves: int = 0
+    # A peer runs it too, and answers the broker where it cannot end here.
+    is_copy: bool = False
+    was_copied: bool = False
 
     @property
     def key(self) -> str:

@@ -213,19 +213,20 @@ class ConsumerService:
         await self._tail.start()
         await self._tail.run()
 
-    def _take_over(self, delivery: Delivery, history: History, moves: int) -> bool:
-        """Whether a job that a peer offers is held here from now on."""
-        if self._room_for_peers()[1] <= 0:
-            return False
+    def _take_over(self, delivery: Delivery, history: History, moves: int, is_copy: bool) -> Held | None:
+        """What a peer offers, held here from now on; None where it had better stay."""
+        fits, places = self._room_for_peers()
+        if places <= 0 or (is_copy and fits <= 0):
+            return None
         job = self._read(delivery)
         tenant = delivery.subject.tenant
         if self._held.find(tenant, job.id) is not None or self._control.was_cancelled(tenant, job.id):
-            return False
+            return None
         held = self._held.add(job, delivery)
         assert held is not None
-        held.history, held.moves = history, moves
+        held.history, held.moves, held.is_copy = history, moves, is_copy
         held.task = self._spawn(self._run(held, look_up=True))
-        return True
+        return held
 
     def _on_delivery(self, delivery: Delivery) -> None:
         if delivery.count > 1:

@@ -11,7 +11,7 @@ from consumer.lengths import ANYBODY, Origin
 from consumer.peers import Peers
 from consumer.puller import Puller
 from consumer.running import Held, HeldJobs
-from consumer.tail import HeldJob, Pace, View, fastest, hand_overs, holds_off
+from consumer.tail import HeldJob, Pace, View, copies, fastest, hand_overs, holds_off
 
 _TICK_S = 0.1
 # A job that moved this often stays where it is.
@@ -21,6 +21,8 @@ _HOLD_OFF_JOBS = 4
 _HOLD_OFF_MIN_S = 2.0
 # Answers are taken to be as long as this share of them is at most: of long-tailed ones, about the mean.
 _SHARE = 0.7
+# And a long one as this.
+_LONG_SHARE = 0.95
 
 # Tokens a sequence of an origin will add at most in a share of all cases, given those produced and the most.
 Remaining = Callable[[Origin, int, int, float], int]
@@ -92,10 +94,16 @@ class TailSharer:
             return
         movable = {held.key: held for held in self._held if _is_movable(held)}
         jobs = [
-            HeldJob(key=key, produced=_produced(held), remaining=self._remaining_of(held))
+            HeldJob(
+                key=key,
+                produced=_produced(held),
+                remaining=self._remaining_of(held),
+                remaining_at_most=self._remaining_of(held, _LONG_SHARE),
+            )
             for key, held in movable.items()
         ]
-        offers = [self._hand_over.offer(movable[one.key], one.to) for one in hand_overs(view, jobs)]
+        chosen = hand_overs(view, jobs) or copies(view, jobs)
+        offers = [self._hand_over.offer(movable[one.key], one.to, is_copy=one.is_copy) for one in chosen]
         await asyncio.gather(*offers)
 
     def _view(self) -> View:
@@ -110,7 +118,7 @@ class TailSharer:
             typical_tokens=self._typical_tokens(),
         )
 
-    def _remaining_of(self, held: Held) -> int:
+    def _remaining_of(self, held: Held, share: float = _SHARE) -> int:
         """Of one sequence."""
         need = held.progress.need
         if need is None:
@@ -119,7 +127,7 @@ class TailSharer:
         if need.output_tokens_min >= need.output_tokens_max:
             return max(1, need.output_tokens_max - produced)
         origin = Origin(held.lane.value, held.tenant)
-        return self._remaining(origin, produced, need.output_tokens_max, _SHARE)
+        return self._remaining(origin, produced, need.output_tokens_max, share)
 
     def _typical_tokens(self) -> int:
         """Of a job not started yet."""
@@ -144,5 +152,7 @@ def _is_movable(held: Held) -> bool:
         and not held.is_ending
         and held.why_stopped is None
         and held.moves < _MOVES_MAX
+        and not held.is_copy
+        and not held.was_copied
         and len(held.deliveries) == 1
     )

@@ -1,13 +1,16 @@
 """Near the end of a backlog: whether to start a job here, and which running ones a faster peer should have. No I/O.
 
 While much is left, every consumer takes what fits and speed sorts itself out. At the end a slow consumer's last job
-decides when everything is done. Two rules, both on predicted lengths:
+decides when everything is done. Three rules, all on predicted lengths:
 
 1. Hold off: a job that would end here after the whole fleet is done, and sooner on a faster peer, is not started here.
 2. Hand over: a job that runs here and would end after the fleet goes back, if a faster peer would end it clearly sooner
    although it starts again from nothing.
 
-With no faster peer neither rule ever applies, so nothing waits for somebody who is not there.
+3. Run twice: when nothing is left to pull, slots of faster peers idle. They run copies of what a slow consumer still
+   has, in case it turns out long; whoever is first stores the result. (Backup tasks: "MapReduce", OSDI 2004.)
+
+With no faster peer no rule ever applies, so nothing waits for somebody who is not there.
 """
 
 from __future__ import annotations
@@ -44,13 +47,16 @@ class HeldJob(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     produced: int
     remaining: int
+    # Should it turn out long.
+    remaining_at_most: int
 
 
 class HandOver(msgspec.Struct, frozen=True):
-    """Offer job `key` to consumer `to`."""
+    """Offer job `key` to consumer `to`; with `is_copy` it runs on here."""
 
     key: str
     to: str
+    is_copy: bool = False
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,4 +114,22 @@ def hand_overs(view: View, jobs: Iterable[HeldJob]) -> list[HandOver]:
         if there_s < here_s * _GAIN and (there_s <= done_s or taker.step_s <= peer.step_s):
             places[taker.name] -= 1
             chosen.append(HandOver(job.key, taker.name))
+    return chosen
+
+
+def copies(view: View, jobs: Iterable[HeldJob]) -> list[HandOver]:
+    """Which of `jobs` idle faster peers should run as well, the one that may take longest first."""
+    if view.backlog:
+        return []
+    idle = {peer.name: peer.room for peer in view.peers if 0 < peer.step_s <= view.here.step_s * _FASTER}
+    peers = sorted((peer for peer in view.peers if peer.name in idle), key=lambda peer: peer.step_s)
+    chosen: list[HandOver] = []
+    for job in sorted(jobs, key=lambda job: job.remaining_at_most, reverse=True):
+        taker = next((peer for peer in peers if idle[peer.name] > 0), None)
+        if taker is None:
+            break
+        there_s = (job.produced + job.remaining_at_most) * taker.step_s + _HAND_OVER_S
+        if there_s < job.remaining_at_most * view.here.step_s:
+            idle[taker.name] -= 1
+            chosen.append(HandOver(job.key, taker.name, is_copy=True))
     return chosen

@@ -35,7 +35,12 @@ def views(draw: st.DrawFn) -> View:
 @st.composite
 def held_jobs(draw: st.DrawFn) -> list[HeldJob]:
     return [
-        HeldJob(key=f"job-{number}", produced=draw(st.integers(0, 4_000)), remaining=draw(st.integers(1, 4_000)))
+        HeldJob(
+            key=f"job-{number}",
+            produced=draw(st.integers(0, 4_000)),
+            remaining=draw(st.integers(1, 2_000)),
+            remaining_at_most=draw(st.integers(2_000, 4_000)),
+        )
         for number in range(draw(st.integers(0, 12)))
     ]
 
@@ -112,8 +117,8 @@ def test_of_two_late_jobs_the_longer_one_gets_the_only_place() -> None:
     slow = a_pace("slow", 0.010, remaining_tokens=1_000)
     fast = a_pace("fast", 0.0025, places=1)
     jobs = [
-        HeldJob(key="short", produced=10, remaining=300),
-        HeldJob(key="long", produced=10, remaining=700),
+        HeldJob(key="short", produced=10, remaining=300, remaining_at_most=600),
+        HeldJob(key="long", produced=10, remaining=700, remaining_at_most=900),
     ]
 
     chosen = hand_overs(View(here=slow, peers=[fast], backlog=0, typical_tokens=100), jobs)
@@ -123,6 +128,6 @@ def test_of_two_late_jobs_the_longer_one_gets_the_only_place() -> None:
 
 def test_a_job_that_is_nearly_done_stays() -> None:
     slow, fast = a_pace("slow", 0.010), a_pace("fast", 0.0025)
-    job = HeldJob(key="job", produced=900, remaining=100)
+    job = HeldJob(key="job", produced=900, remaining=100, remaining_at_most=150)
 
     assert hand_overs(View(here=slow, peers=[fast], backlog=0, typical_tokens=100), [job]) == []
