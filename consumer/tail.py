@@ -23,7 +23,7 @@ import msgspec
 _FASTER = 0.8
 # The time a hand-over takes by itself, and what it must save at least: a share of the work it throws away.
 _HAND_OVER_S = 0.1
-_GAIN = 0.9
+_GAIN = 0.8
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.tail import HeldJob, Pace, View, fastest, fleet_done_in_s, hand_overs, holds_off
+from consumer.tail import HeldJob, Pace, View, copies, fastest, fleet_done_in_s, hand_overs, holds_off
 
 STEPS = st.one_of(st.just(0.0), st.floats(0.0005, 0.2))
 
@@ -131,3 +131,18 @@ def test_a_job_that_is_nearly_done_stays() -> None:
     job = HeldJob(key="job", produced=900, remaining=100, remaining_at_most=150)
 
     assert hand_overs(View(here=slow, peers=[fast], backlog=0, typical_tokens=100), [job]) == []
+
+
+@given(views(), held_jobs())
+def test_copies_run_only_in_idle_slots_of_faster_peers_and_only_when_nothing_is_left_to_pull(
+    view: View, jobs: list[HeldJob]
+) -> None:
+    chosen = copies(view, jobs)
+
+    if view.backlog or fastest(view) is None:
+        assert chosen == []
+    assert len({one.key for one in chosen}) == len(chosen)
+    for peer in view.peers:
+        offered = sum(one.to == peer.name for one in chosen)
+        assert offered <= peer.room
+        assert not offered or peer.step_s < view.here.step_s
