@@ -46,13 +46,13 @@ class Presence:
         loop = asyncio.get_running_loop()
         key_due_at = loop.time()
         while True:
+            self._is_news.clear()
             description = self._describe()
             figures = msgspec.json.encode(description)
             if loop.time() >= key_due_at:
                 key_due_at = loop.time() + _KEY_EVERY_S
                 await self._publish(self._key, figures)
             await self._publish(self._telemetry, figures)
-            self._is_news.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(_KEY_EVERY_S, description["every_s"])):
                     await self._is_news.wait()

@@ -19,6 +19,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+# A job that a peer would end long before the fleet is done may as well go later: perhaps it ends here.
+_HASTE = 1.5
 # Closer speeds than this are the same speed: measured steps vary by as much.
 _FASTER = 0.8
 # The time a hand-over takes by itself, and what it must save at least: a share of the work it throws away.
@@ -111,7 +113,11 @@ def hand_overs(view: View, jobs: Iterable[HeldJob]) -> list[HandOver]:
             break
         here_s = job.remaining * view.here.step_s
         there_s = (job.produced + job.remaining) * taker.step_s + _HAND_OVER_S
-        if there_s < here_s * _GAIN and (there_s <= done_s or taker.step_s <= peer.step_s):
+        if (
+            there_s < here_s * _GAIN
+            and done_s < there_s * _HASTE
+            and (there_s <= done_s or taker.step_s <= peer.step_s)
+        ):
             places[taker.name] -= 1
             chosen.append(HandOver(job.key, taker.name))
     return chosen
