@@ -19,12 +19,13 @@ from consumer.delivery import Delivery
 from consumer.running import Held
 from infra.broker import Broker
 from schemas import subjects
-from schemas.errors import BusUnavailable, JobHandedOver, JobRejected
+from schemas.errors import BusUnavailable, JobHandedOver, JobMalformed, JobRejected
 
 log = logging.getLogger(__name__)
 
 # A peer that answers later than this is busy or gone.
 _ANSWER_S = 1.0
+_ACK_PREFIX = "$JS.ACK."
 _TAKEN = b"+TAKEN"
 _REFUSED = b"-REFUSED"
 
@@ -101,6 +102,9 @@ class HandOver:
         taken: Held | None = None
         try:
             terms = msgspec.json.decode((msg.headers or {}).get(subjects.HEADER_HAND_OVER, ""), type=_Offer)
+            # We answer where the offer says: only the broker may stand there.
+            if not terms.reply.startswith(_ACK_PREFIX):
+                raise JobMalformed(f"an offer must be a delivery of the broker, not {terms.reply!r}")
             original = Msg(
                 _client=self._broker.nc,
                 subject=terms.subject,
@@ -109,6 +113,8 @@ class HandOver:
                 headers={subjects.HEADER_JOB: terms.job},
             )
             delivery = Delivery(original)
+            if delivery.subject.pool != self._pool:
+                raise JobMalformed(f"a job of pool {delivery.subject.pool!r} is none of {self._pool!r}")
             taken = self._take(delivery, terms.history, terms.moves, terms.is_copy)
             if taken is not None:
                 if terms.is_copy:
