@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="penstock bench tail", description=__doc__)
     parser.add_argument("--jobs", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="one minute: 600 jobs, 1 round")
+    parser.add_argument("--quick", action="store_true", help="one minute: 400 jobs, 1 round")
     parser.add_argument("--json", action="store_true")
     settings.add_config_options(parser)
     options, extra = parser.parse_known_args(arguments)
@@ -81,7 +81,7 @@ def main(arguments: list[str]) -> int:
     engine = [word for key, value in _ENGINE.items() for word in (f"--engine.{key}", str(value))]
     cfg = settings.load_config(options.config, [*engine, *extra], environment)
     environment["PENSTOCK__DATA_DIR"] = str(settings.data_dir(cfg, environment))
-    jobs, rounds = (600, 1) if options.quick else (options.jobs, options.rounds)
+    jobs, rounds = (400, 1) if options.quick else (options.jobs, options.rounds)
     report = uvloop.run(measure(cfg, [*engine, *extra], environment, jobs=jobs, rounds=rounds))
     show(report, as_json=options.json)
     return 0

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from nats.errors import NoRespondersError
+
 from penstock import Client, Status
 from penstock import Request as JobRequest
+from schemas import subjects
 from schemas.result import Result
+from schemas.subjects import Lane
 from tests.integration.test_consumer import held, run, stored_results, until
 from tests.support.consumer import ConsumerProcess
 from tests.support.nats import NatsServer
@@ -87,5 +92,28 @@ def test_a_streamed_job_stays_where_it_runs(own_nats: NatsServer, tmp_path: Path
 
             assert {result.consumer for result in results} == {"slow"}
             assert "job.handed_over" not in slow.log
+
+    run(story)
+
+
+def test_an_offer_that_is_no_delivery_of_the_broker_is_refused(own_nats: NatsServer, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_consumer(own_nats, tmp_path, "one", 0.001), Client(own_nats.url) as client:
+            broker = client.session.broker
+            subject = subjects.ready("default", Lane.BULK, "default")
+            offer = {"subject": subject, "reply": "else.where.1.2.3.4.5.6.7", "job": "x", "history": {}, "moves": 0}
+            terms = json.dumps(offer)
+
+            async def asked() -> bool:
+                try:
+                    answer = await broker.nc.request(
+                        subjects.control_take("default", "one"), b"{}", headers={subjects.HEADER_HAND_OVER: terms}
+                    )
+                except NoRespondersError:
+                    return False
+                assert answer.data == b"-REFUSED"
+                return True
+
+            await until(asked)
 
     run(story)
