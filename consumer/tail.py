@@ -4,9 +4,8 @@ While much is left, every consumer takes what fits and speed sorts itself out. A
 decides when everything is done. Three rules, all on predicted lengths:
 
 1. Hold off: a job that would end here after the whole fleet is done, and sooner on a faster peer, is not started here.
-2. Hand over: a job that runs here and would end after the fleet goes back, if a faster peer would end it clearly sooner
+2. Hand over: a job that runs here and would end after the fleet goes to a faster peer that would end it clearly sooner,
    although it starts again from nothing.
-
 3. Run twice: when nothing is left to pull, slots of faster peers idle. They run copies of what a slow consumer still
    has, in case it turns out long; whoever is first stores the result. (Backup tasks: "MapReduce", OSDI 2004.)
 

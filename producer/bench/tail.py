@@ -1,12 +1,12 @@
 """`penstock bench tail`: do consumers of different speed end a backlog together?
 
-Three consumers with simulated engines of speeds 4 : 2 : 1 and a scarce KV cache, and one backlog of bulk jobs that
+Three consumers with simulated engines of speeds 4 : 2 : 1 that run eight jobs at once, and one backlog of bulk jobs that
 nobody streams, with long-tailed outputs that no consumer can know beforehand. Two ways in turn, each a pool of its own
 that idles while the other works: penstock as it is, and the same consumers holding a fixed prefetch of 64 jobs.
 
 Makespan: from the first submit to the last result, both as the client sees them. Ideal: all output tokens over the sum
 of the consumers' speeds. A speed is the tokens per second that a consumer made between 15 % and 65 % of a run, when
-its cache is full, each job's tokens spread evenly from its start to its end; of the two ways' figures of one round the
+all its places are taken, each job's tokens spread evenly from its start to its end; of the two ways' figures of one round the
 higher counts for both ways, so that a slow middle part flatters nobody.
 """
 
