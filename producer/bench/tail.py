@@ -1,13 +1,13 @@
 """`penstock bench tail`: do consumers of different speed end a backlog together?
 
-Three consumers with simulated engines of speeds 4 : 2 : 1 that run eight jobs at once, and one backlog of bulk jobs that
-nobody streams, with long-tailed outputs that no consumer can know beforehand. Two ways in turn, each a pool of its own
-that idles while the other works: penstock as it is, and the same consumers holding a fixed prefetch of 64 jobs.
+Three consumers with simulated engines of speeds 4 : 2 : 1 that run eight jobs at once, and one backlog of bulk jobs
+that nobody streams, with long-tailed outputs that no consumer can know beforehand. Two ways in turn, each a pool of its
+own that idles while the other works: penstock as it is, and the same consumers holding a fixed prefetch of 64 jobs.
 
 Makespan: from the first submit to the last result, both as the client sees them. Ideal: all output tokens over the sum
-of the consumers' speeds. A speed is the tokens per second that a consumer made between 15 % and 65 % of a run, when
-all its places are taken, each job's tokens spread evenly from its start to its end; of the two ways' figures of one round the
-higher counts for both ways, so that a slow middle part flatters nobody.
+of the consumers' speeds. A speed is the tokens per second that a consumer made between 15 % and 65 % of a run, when all
+its places are taken, each job's tokens spread evenly from its start to its end; of the two ways' figures of one round
+the higher counts for both ways, so that a slow middle part flatters nobody.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _PREFETCH = 64
 _PROMPT_WORDS = 44
 _OUTPUT_MEDIAN, _OUTPUT_SIGMA, _OUTPUT_MAX = 64, 1.0, 1024
 _STEADY = (0.15, 0.65)
-_WARM_UP_JOBS = 300
+_WARM_UP_JOBS = 200
 _WORDS = ("river", "water", "gate", "mill", "stone", "light", "road", "wheel")
 
 
