@@ -15,7 +15,7 @@ _ACK_TIMEOUT_S = 5.0
 class Delivery:
     """A message of a READY stream. Every answer is safe to give twice; the broker takes the first."""
 
-    __slots__ = ("_broker", "_msg", "count", "header_job_id", "seq", "stored_unix_ms", "subject")
+    __slots__ = ("_broker", "_msg", "count", "header_job_id", "pending", "seq", "stored_unix_ms", "subject")
 
     def __init__(self, msg: Msg, broker: Broker) -> None:
         self._msg = msg
@@ -28,11 +28,18 @@ class Delivery:
         self.count = int(tokens[first + 2])
         self.seq = int(tokens[first + 3])
         self.stored_unix_ms = int(tokens[first + 5]) // 1_000_000
+        # What the durable has not handed out yet.
+        self.pending = int(tokens[first + 6])
         self.header_job_id = (msg.headers or {}).get(subjects.HEADER_JOB, "")
 
     @property
     def payload(self) -> bytes:
         return self._msg.data
+
+    @property
+    def reply(self) -> str:
+        """Where answers go; whoever knows it may give them."""
+        return self._msg.reply
 
     async def ack(self) -> None:
         """

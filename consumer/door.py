@@ -29,7 +29,8 @@ class Door:
         self._line = line
         self._capacity = capacity
         self._wait_s = wait_s
-        self._turns: dict[str, asyncio.Future[None]] = {}
+        # By job: its turn, and since when it waits.
+        self._turns: dict[str, tuple[asyncio.Future[None], float]] = {}
         self._closed: PenstockError | None = None
         self._look_again: asyncio.Handle | None = None
 
@@ -51,7 +52,9 @@ class Door:
             raise self._closed
         waiting = Waiting(rank, job_id, need, origin, alone)
         self._line.push(waiting)
-        turn = self._turns[job_id] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
+        self._turns[job_id] = turn, loop.time()
         self.let_in()
         try:
             async with asyncio.timeout(None if alone else self._wait_s):
@@ -71,9 +74,16 @@ class Door:
     def close(self, why: PenstockError) -> None:
         """Sends everybody away who waits, and whoever comes; those inside stay."""
         self._closed = why
-        for turn in self._turns.values():
+        for turn, _ in self._turns.values():
             if not turn.done():
                 turn.set_exception(why)
+
+    def send_away(self, jobs: int, *, waiting_s: float) -> None:
+        """Gives up to so many jobs back that have waited that long, the last to come first: others could run them."""
+        now = asyncio.get_running_loop().time()
+        late = [turn for turn, since in self._turns.values() if not turn.done() and now - since >= waiting_s]
+        for turn in late[::-1][:jobs]:
+            turn.set_exception(EngineBusy(f"no room in the KV cache within {waiting_s:g}s, and others have some"))
 
     def leave(self, job_id: str) -> None:
         """The job holds nothing any more. Safe for one that never entered."""
@@ -88,7 +98,7 @@ class Door:
         if not self.waiting or self._closed is not None:
             return
         for one in self._line.admit(self._capacity()):
-            turn = self._turns[one.job_id]
+            turn, _ = self._turns[one.job_id]
             # One that gave up in this very moment: its own task gives the room back.
             if not turn.done():
                 turn.set_result(None)

@@ -1,8 +1,9 @@
 """How many jobs to ask of which lane now. No I/O, no clock.
 
-A lane that has just delivered is asked, in the order of service, for all the room there is; the broker answers at once
-with what it has. A lane that was found empty keeps one standing request for a single job, so that the next job arrives
-without polling. So a consumer is never sent more than its room plus one job per empty lane.
+A lane that holds more is asked, in the order of service, for all the room there is; the broker answers at once with
+what it has. An empty lane keeps a standing request, so that the next jobs arrive without polling. With plenty of room
+it is for several jobs: the broker serves the consumers' standing requests in turn, so nobody takes more than its share,
+and fewer requests are made. All empty lanes together ask for half of the room at most, or one job each.
 """
 
 from __future__ import annotations
@@ -11,14 +12,27 @@ import msgspec
 
 from schemas.subjects import Lane
 
+# Of a standing request.
+_STANDING_MAX = 16
+
 
 class LaneState(msgspec.Struct):
     """What is known of one lane's durable."""
 
     # Jobs asked for and not yet delivered or refused.
     outstanding: int = 0
-    # It may hold jobs: true at first, after a delivery, and until it says it is empty.
+    # It may hold jobs: true at first, and while it says that more is pending.
     is_active: bool = True
+    # What the durable had left when it last said so.
+    pending: int = 0
+
+
+class Room(msgspec.Struct, frozen=True):
+    """What a consumer could take now."""
+
+    jobs: int
+    # Of their payloads together.
+    payload_bytes: int = 0
 
 
 class Pull(msgspec.Struct, frozen=True):
@@ -43,7 +57,8 @@ def plan_pulls(room: int, lanes: dict[Lane, LaneState], batch_max: int) -> list[
         if room <= 0 or state.outstanding:
             continue
         if not state.is_active:
-            pulls.append(Pull(lane, 1, waits=True))
+            standing = min(_STANDING_MAX, room // (2 * len(lanes)))
+            pulls.append(Pull(lane, max(1, standing), waits=True))
         elif left > 0:
             batch = min(left, batch_max)
             pulls.append(Pull(lane, batch, waits=False))

@@ -17,7 +17,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from consumer.delivery import Delivery
-from consumer.pull_plan import LaneState, Pull, may_ask, plan_pulls
+from consumer.pull_plan import LaneState, Pull, Room, may_ask, plan_pulls
 from infra.broker import Broker
 from schemas import subjects
 from schemas.errors import JobMalformed
@@ -30,7 +30,8 @@ _WAIT_S = 20.0
 # Answers to a no-wait request come in one round trip; beyond this the request is taken as lost.
 _LOST_S = 5.0
 _BATCH_MAX = 256
-_BYTES_MAX = 16 * 1024 * 1024
+# What the broker counts beside the payload: subject, reply and headers.
+_OVERHEAD_BYTES = 4096
 
 
 class Puller:
@@ -41,13 +42,16 @@ class Puller:
         broker: Broker,
         pool: str,
         *,
-        room: Callable[[], int],
+        room: Callable[[], Room],
         on_delivery: Callable[[Delivery], None],
+        holds_off: Callable[[Lane], bool],
     ) -> None:
         self._broker = broker
         self._pool = pool
         self._room = room
         self._on_delivery = on_delivery
+        self._holds_off = holds_off
+        self._heard_at = 0.0
         self._lanes = {lane: LaneState() for lane in Lane}
         self._inboxes = {lane: broker.nc.new_inbox() for lane in Lane}
         self._asked_at: dict[Lane, tuple[float, float]] = {}
@@ -60,13 +64,24 @@ class Puller:
         loop = asyncio.get_running_loop()
         while True:
             if may_ask(self._lanes):
-                for pull in plan_pulls(self._room(), self._lanes, _BATCH_MAX):
-                    await self._ask(pull, loop.time())
+                room = self._room()
+                for pull in plan_pulls(room.jobs, self._lanes, _BATCH_MAX):
+                    if not self._holds_off(pull.lane):
+                        await self._ask(pull, room.payload_bytes, loop.time())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self._changed.wait()
             self._changed.clear()
             self._forget_lost(loop.time())
+
+    @property
+    def backlog(self) -> int:
+        """Jobs that nobody has pulled, as of `heard_at` on the event loop's clock."""
+        return sum(state.pending for state in self._lanes.values())
+
+    @property
+    def heard_at(self) -> float:
+        return self._heard_at
 
     def wake(self) -> None:
         self._changed.set()
@@ -90,7 +105,7 @@ class Puller:
         for lane, inbox in self._inboxes.items():
             self._subscriptions.append(await self._broker.subscribe(inbox, partial(self._on_message, lane)))
 
-    async def _ask(self, pull: Pull, now: float) -> None:
+    async def _ask(self, pull: Pull, payload_bytes: int, now: float) -> None:
         state = self._lanes[pull.lane]
         state.outstanding = pull.batch
         request: dict[str, int | bool] = {"batch": pull.batch}
@@ -98,8 +113,9 @@ class Puller:
             request["expires"] = int(_WAIT_S * 1e9)
         else:
             request["no_wait"] = True
-            # NATS refuses max_bytes only when a single message is larger; a first job always fits.
-            request["max_bytes"] = _BYTES_MAX
+            # Never less than one job may have: the broker would refuse for ever.
+            largest = self._broker.payload_bytes_max + _OVERHEAD_BYTES
+            request["max_bytes"] = max(largest, payload_bytes + pull.batch * _OVERHEAD_BYTES)
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{subjects.ready_stream(self._pool)}.{subjects.durable(pull.lane)}"
         self._asked_at[pull.lane] = (now, _WAIT_S if pull.waits else 0.0)
         try:
@@ -115,7 +131,6 @@ class Puller:
             self._on_status(lane, state, status, msg)
             return
         state.outstanding = max(0, state.outstanding - 1)
-        state.is_active = True
         try:
             delivery = Delivery(msg, self._broker)
         except JobMalformed:
@@ -123,12 +138,18 @@ class Puller:
             # raise here would be swallowed by nats-py.
             log.exception("delivery.unreadable")
             return
+        state.pending = delivery.pending
+        state.is_active = delivery.pending > 0
+        self._heard_at = asyncio.get_running_loop().time()
         self._on_delivery(delivery)
         self.wake()
 
     def _on_status(self, lane: Lane, state: LaneState, status: str, msg: Msg) -> None:
         if status == "100":
             return
+        if status in {"404", "408"}:
+            state.pending = 0
+            self._heard_at = asyncio.get_running_loop().time()
         # 404 nothing there, 408 a standing request ran out, 409 the durable moved, was deleted or the bytes are full.
         state.outstanding = 0
         description = (msg.headers or {}).get("Description", "")

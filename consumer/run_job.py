@@ -35,6 +35,7 @@ from schemas.errors import (
     EngineBusy,
     EngineDied,
     JobFault,
+    JobHandedOver,
     PenstockError,
     disposition_of,
 )
@@ -104,8 +105,8 @@ class JobRunner:
     async def _was_answered(self, held: Held) -> bool:
         stored = await self._results.get(self._cfg.pool, held.tenant, held.job.id)
         if stored is None:
-            # Only a job that was handed out before has a history.
-            if held.deliveries[0].count > 1:
+            # Only a job that was handed out before has a history, and one that a peer handed over brought it along.
+            if held.deliveries[0].count > 1 and not held.moves:
                 held.history = await self._attempts.of(held.tenant, held.job.id)
             return False
         held.is_ending = True
@@ -159,7 +160,9 @@ class JobRunner:
 
     async def _admit(self, held: Held, need: Need) -> None:
         rank = Rank(_LANES.index(held.lane), held.job.priority, held.arrival)
-        await self._door.enter(held.key, need, rank, Origin(held.lane.value, held.tenant), alone=held.is_alone)
+        held.progress.need = need
+        if not self._cfg.prefetch:
+            await self._door.enter(held.key, need, rank, Origin(held.lane.value, held.tenant), alone=held.is_alone)
         held.progress.admitted_unix_ms = self._unix_ms()
         held.progress.admitted_at = asyncio.get_running_loop().time()
         held.progress.prompt_tokens = need.prompt_tokens
@@ -195,6 +198,9 @@ class JobRunner:
 
     async def _release(self, held: Held, delay_s: float = 0.0) -> None:
         """Being stopped by us, or finding no room, is not a failed attempt."""
+        if isinstance(held.why_stopped, JobHandedOver):
+            # The peer answers the broker now, and its start stands for ours in the record.
+            return
         if held.is_admitted:
             await self._attempts.record(held.tenant, held.job.id, after_release(held.history))
         telemetry.RELEASED.labels(pool=self._cfg.pool).inc()
@@ -243,6 +249,8 @@ class JobRunner:
             await delivery.ack()
 
     async def _give_back(self, held: Held, delay_s: float) -> None:
+        if held.is_copy:
+            return
         for delivery in held.deliveries:
             await delivery.give_back(delay_s)
 

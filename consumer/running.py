@@ -9,6 +9,7 @@ import msgspec
 
 from consumer.attempts import History
 from consumer.delivery import Delivery
+from consumer.engine.port import Need
 from schemas.errors import PenstockError
 from schemas.job import Job
 from schemas.subjects import Lane
@@ -22,6 +23,8 @@ class Progress(msgspec.Struct):
     first_token_at: float = 0.0
     last_token_at: float = 0.0
     prompt_tokens: int = 0
+    # None until the request was read.
+    need: Need | None = None
     tokens: int = 0
     # Events sent, or the next one's `seq`.
     seq: int = 0
@@ -45,6 +48,11 @@ class Held(msgspec.Struct, eq=False):
     is_ending: bool = False
     progress: Progress = msgspec.field(default_factory=Progress)
     why_stopped: PenstockError | None = None
+    # How often consumers handed it over to one another since its delivery.
+    moves: int = 0
+    # A peer runs it too, and answers the broker where it cannot end here.
+    is_copy: bool = False
+    was_copied: bool = False
 
     @property
     def key(self) -> str:

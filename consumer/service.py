@@ -15,20 +15,25 @@ import msgspec
 
 from consumer.admission import Admission
 from consumer.attempt_log import AttemptLog
+from consumer.attempts import History
 from consumer.budget import KvBudget
 from consumer.control import Control
 from consumer.delivery import Delivery
 from consumer.door import Door
 from consumer.engine.port import Engine
 from consumer.frame_outbox import FrameOutbox
+from consumer.hand_over import HandOver
 from consumer.length_memory import LengthMemory
 from consumer.lengths import OutputLengths
-from consumer.presence import Presence
+from consumer.peers import Peers
+from consumer.presence import Presence, telemetry_every_s
+from consumer.pull_plan import Room
 from consumer.puller import Puller
 from consumer.result_of import unreadable
 from consumer.result_store import ResultStore
 from consumer.run_job import JobRunner
 from consumer.running import Held, HeldJobs
+from consumer.share_tail import TailSharer
 from infra import telemetry
 from infra.broker import Broker
 from infra.life import Stop
@@ -36,9 +41,17 @@ from schemas import subjects
 from schemas.config import ConsumerSection
 from schemas.errors import ConsumerDraining, EngineDied, JobCancelled, JobMalformed, JobRejected, PenstockError
 from schemas.job import Endpoint, Job, decode_job
+from schemas.subjects import Lane
 
 log = logging.getLogger(__name__)
 
+# Waiting longer at the door, while others have room, is no way to hide a round trip.
+_PATIENCE_S = 1.0
+# Jobs at the door are there to follow those that end while the next ones are on their way; this long, generously.
+_FETCH_S = 0.05
+_DOOR_MOST = 64
+# Of the newest reading in a mean.
+_WEIGHT = 0.1
 # How often a waiting door is looked at again although nothing finished: predictions shrink as tokens come.
 _DOOR_TICK_S = 0.05
 # After the grace: time to store verdicts and hand jobs back.
@@ -67,15 +80,33 @@ class ConsumerService:
         self._started_unix_ms = unix_ms()
         self._not_ready = "starting"
         self._held = HeldJobs()
+        self._was_backlog = False
+        # Jobs ended since the last look at the door, and in a second; and how large a job's payload is.
+        self._ended = 0
+        self._ended_per_s = 0.0
+        self._payload_bytes = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._lengths = OutputLengths()
         self._memory = LengthMemory(broker, cfg.pool, self._lengths)
         self._budget = KvBudget(engine.capacity(), self._lengths)
-        admission = Admission(self._budget, itl_target_s=cfg.itl_target_ms / 1000)
-        self._door = Door(admission, engine.capacity, wait_s=cfg.door_wait_s)
+        self._admission = Admission(self._budget, itl_target_s=cfg.itl_target_ms / 1000)
+        self._door = Door(self._admission, engine.capacity, wait_s=cfg.door_wait_s)
         self._frames = FrameOutbox(broker, cfg.pool, interval_s=cfg.frame_interval_s)
         self._results = ResultStore(broker)
-        self._puller = Puller(broker, cfg.pool, room=self._room, on_delivery=self._on_delivery)
+        self._puller = Puller(
+            broker, cfg.pool, room=self._room, on_delivery=self._on_delivery, holds_off=self._holds_off
+        )
+        self._peers = Peers(broker, cfg.pool, name, on_news=self._puller.wake)
+        self._tail = TailSharer(
+            name=name,
+            held=self._held,
+            peers=self._peers,
+            hand_over=HandOver(broker, cfg.pool, name, take=self._take_over),
+            puller=self._puller,
+            capacity=engine.capacity,
+            room=self._room_for_peers,
+            remaining=self._lengths.remaining,
+        )
         self._control = Control(
             broker,
             pool=cfg.pool,
@@ -120,6 +151,7 @@ class ConsumerService:
             asyncio.create_task(self._heartbeats(), name="heartbeats"),
             asyncio.create_task(self._look_at_door(), name="door"),
             asyncio.create_task(self._presence.run(), name="presence"),
+            asyncio.create_task(self._share_tail(), name="tail"),
             asyncio.create_task(self._memory.run(), name="lengths"),
         ]
         engine_death = asyncio.create_task(self._engine.wait_dead(), name="engine")
@@ -167,11 +199,59 @@ class ConsumerService:
         await self._broker.flush()
         log.info("consumer.drained", extra={"abandoned": len(self._held)})
 
-    def _room(self) -> int:
-        """How many jobs to ask for: what the cache would hold, plus a few at the door, minus who waits already."""
+    def _room(self) -> Room:
+        """What to ask for: what the cache would hold, plus a few at the door, minus who waits already."""
+        if self._cfg.prefetch:
+            return Room(self._cfg.prefetch - len(self._held))
         waiting = sum(not held.is_admitted for held in self._held)
         fits = self._budget.room_for(self._engine.capacity())
-        return max(0, min(self._cfg.jobs_max - len(self._held), fits + self._cfg.door_max - waiting))
+        jobs = max(0, min(self._cfg.jobs_max - len(self._held), fits + self._door_depth() - waiting))
+        # Twice the usual size: what it bounds is memory, not work.
+        return Room(jobs, int(2 * jobs * self._payload_bytes))
+
+    def _door_depth(self) -> int:
+        """Jobs to have waiting, so that the engine never does."""
+        return max(self._cfg.door_max, min(_DOOR_MOST, int(self._ended_per_s * _FETCH_S)))
+
+    def _room_for_peers(self) -> tuple[int, int]:
+        """More jobs that would run at once, and jobs to take from a peer."""
+        if self._not_ready or self._cfg.prefetch:
+            return 0, 0
+        waiting = sum(not held.is_admitted for held in self._held)
+        fits = max(0, self._budget.room_for(self._engine.capacity()))
+        # Jobs of this consumer's own choice fill the door; a peer's come beside them.
+        places = min(self._cfg.jobs_max - len(self._held), fits + 2 * self._cfg.door_max - waiting)
+        return fits, max(0, places)
+
+    def _holds_off(self, lane: Lane) -> bool:
+        """Whether to ask for no jobs of this lane now, although there is room."""
+        # Nobody may wait for an interactive job because a peer would be faster.
+        if lane is Lane.INTERACTIVE or self._cfg.prefetch:
+            return False
+        if self._admission.yields(list(Lane).index(lane), self._engine.capacity()):
+            return True
+        return self._cfg.share_tail and self._tail.holds_off()
+
+    async def _share_tail(self) -> None:
+        if not self._cfg.share_tail or self._cfg.prefetch:
+            await asyncio.Event().wait()
+        await self._tail.start()
+        await self._tail.run()
+
+    def _take_over(self, delivery: Delivery, history: History, moves: int, is_copy: bool) -> Held | None:
+        """What a peer offers, held here from now on; None where it had better stay."""
+        fits, places = self._room_for_peers()
+        if places <= 0 or (is_copy and fits <= 0):
+            return None
+        job = self._read(delivery)
+        tenant = delivery.subject.tenant
+        if self._held.find(tenant, job.id) is not None or self._control.was_cancelled(tenant, job.id):
+            return None
+        held = self._held.add(job, delivery)
+        assert held is not None
+        held.history, held.moves, held.is_copy = history, moves, is_copy
+        held.task = self._spawn(self._run(held, look_up=True))
+        return held
 
     def _on_delivery(self, delivery: Delivery) -> None:
         if delivery.count > 1:
@@ -187,6 +267,11 @@ class ConsumerService:
         held = self._held.add(job, delivery)
         if held is None:
             return
+        self._payload_bytes += _WEIGHT * (len(delivery.payload) - self._payload_bytes)
+        if delivery.pending and not self._was_backlog:
+            # A new backlog: whoever left the end of the last one to us should hear of it.
+            self._presence.say_now()
+        self._was_backlog = delivery.pending > 0
         look_up = delivery.count > 1 or self._control.may_have_missed(delivery.stored_unix_ms)
         if self._control.was_cancelled(held.tenant, job.id):
             held.stop(JobCancelled("cancelled while queued"))
@@ -207,6 +292,7 @@ class ConsumerService:
             await self._runner.run(held, look_up=look_up)
         finally:
             self._held.remove(held)
+            self._ended += 1
             self._puller.wake()
 
     async def _refuse(self, delivery: Delivery, error: JobRejected) -> None:
@@ -247,6 +333,11 @@ class ConsumerService:
         while True:
             await asyncio.sleep(_DOOR_TICK_S)
             self._door.let_in()
+            self._ended_per_s += _WEIGHT * (self._ended / _DOOR_TICK_S - self._ended_per_s)
+            self._ended = 0
+            if self._door.waiting:
+                elsewhere = sum(report.pace.room for _, report in self._peers.fresh())
+                self._door.send_away(elsewhere, waiting_s=_PATIENCE_S)
             self._gauges()
             with contextlib.suppress(PenstockError):
                 await self._control.note_listening()
@@ -266,5 +357,10 @@ class ConsumerService:
             "endpoints": [endpoint.value for endpoint in Endpoint],
             "started_unix_ms": self._started_unix_ms,
             "jobs": len(self._held),
+            "pace": msgspec.to_builtins(self._tail.pace()),
+            "backlog": self._puller.backlog,
+            "backlog_age_s": round(asyncio.get_running_loop().time() - self._puller.heard_at, 3),
+            "is_draining": bool(self._not_ready),
+            "every_s": telemetry_every_s(len(self._peers.fresh())),
             "capacity": msgspec.to_builtins(self._engine.capacity()),
         }

@@ -73,6 +73,11 @@ class ConsumerSection(Section, frozen=True, kw_only=True):
     door_max: Positive = 4
     # A job that waits at the door longer than this goes back for another consumer to take.
     door_wait_s: Seconds = 10.0
+    # 0: as many jobs as the KV cache will hold. N: always N jobs, all given to the engine at once whatever its cache
+    # says, as queues with a fixed prefetch do; for comparison, and for engines that cannot say what they hold.
+    prefetch: Annotated[int, msgspec.Meta(ge=0)] = 0
+    # Near the end of a backlog, leave jobs to clearly faster consumers of the pool, and hand over what runs too long.
+    share_tail: bool = True
     # While interactive jobs run, others start only if a step is expected to take no longer than this. 0: no target.
     itl_target_ms: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     # Upper bound of jobs running at once; the KV cache usually binds first.

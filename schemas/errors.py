@@ -16,6 +16,7 @@ PenstockError                 disposition   HTTP  what becomes of the job
 ├── AttemptsSpent             BURY          500   a stored `dead` result
 ├── JobCancelled              CANCEL        499   a stored `cancelled` result
 ├── ConsumerDraining          RELEASE       -     handed back, not charged
+├── JobHandedOver             RELEASE       -     a peer holds it now, not charged
 ├── ResultPending             -             -     a wait for a result ran out; the job goes on
 └── OperatorError             -             500   the process exits with 2 before it pulls
     └── ConfigError · TopologyMismatch · EngineFailed
@@ -142,6 +143,12 @@ class ConsumerDraining(PenstockError):
     disposition = Disposition.RELEASE
     status_code = 503
     code = "draining"
+
+
+class JobHandedOver(PenstockError):
+    disposition = Disposition.RELEASE
+    status_code = 503
+    code = "handed_over"
 
 
 class ResultPending(PenstockError):

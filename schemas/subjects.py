@@ -27,6 +27,7 @@ LEARNED_ALL = f"{ROOT}.learned.>"
 
 HEADER_JOB = "Penstock-Job"
 HEADER_VERSION = "Penstock-Version"
+HEADER_HAND_OVER = "Penstock-Hand-Over"
 HEADER_STATUS = "Penstock-Status"
 WIRE_VERSION = "1"
 
@@ -166,6 +167,16 @@ def control_cancel(pool: str) -> str:
 def control_jobs(pool: str) -> str:
     """A request; every consumer of the pool answers with what it holds."""
     return f"{ROOT}.control.{checked_name(pool, 'pool')}.jobs"
+
+
+def control_take(pool: str, consumer: str) -> str:
+    """A request: a peer offers this consumer a job it holds."""
+    return f"{ROOT}.control.{checked_name(pool, 'pool')}.take.{checked_name(consumer, 'consumer')}"
+
+
+def telemetry_of_pool(pool: str) -> str:
+    """What every consumer of the pool says of itself."""
+    return f"{ROOT}.telemetry.{checked_name(pool, 'pool')}.*"
 
 
 def telemetry(pool: str, consumer: str) -> str:

@@ -16,7 +16,7 @@ import msgspec
 
 from consumer.engine.port import Admit, Capacity, Engine, EngineEvent, EngineRequest, StepCost, TextDelta
 from consumer.engine.simulated_cache import Cache, Sequence, Step
-from consumer.engine.simulated_request import Choice, Fault, Plan, plan_of
+from consumer.engine.simulated_request import Behaviour, Choice, Plan, plan_of
 from consumer.engine.simulated_response import answer_of
 from consumer.engine.simulated_settings import Settings, settings_of
 from infra.life import unix_ms
@@ -201,7 +201,7 @@ class SimulatedEngine:
                 if sequence.shown - sequence.sent >= (interval if sequence.sent else 1):
                     sequence.run.wake()
 
-    def _fault(self, fault: Fault) -> Exception:
+    def _fault(self, fault: Behaviour) -> Exception:
         if fault.fail == "raise":
             return JobFault("the request asked the simulated engine to fail it")
         self._end("a request asked the simulated engine to crash")

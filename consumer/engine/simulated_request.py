@@ -1,6 +1,6 @@
 """From an OpenAI body to what the simulated engine will answer; everything a real engine would refuse is refused here.
 
-Only the common fields are read; others are ignored, as a server does. `simulated` is our own: see `Fault`.
+Only the common fields are read; others are ignored, as a server does. `simulated` is our own: see `Behaviour`.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ _TokenIds = Annotated[list[int], msgspec.Meta(min_length=1)]
 _TOKENS_PER_MESSAGE = 4
 
 
-class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`"simulated": {"fail": …}` in a body, for tests of failure; no real engine knows the field.
+class Behaviour(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`"simulated": {…}` in a body, for tests and benches; no real engine knows the field.
 
-    `raise` fails this request alone, `crash_engine` kills the engine under every request; both once the request has
-    produced `after_tokens`.
+    `output_tokens`: the answer ends by itself after so many, which nobody can know beforehand. `fail`: `raise` fails
+    this request alone, `crash_engine` kills the engine under every request; both once the request has produced
+    `after_tokens`.
     """
 
-    fail: Literal["raise", "crash_engine"]
+    fail: Literal["", "raise", "crash_engine"] = ""
     after_tokens: _AtLeastOne = 1
+    output_tokens: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class _Part(msgspec.Struct):
@@ -76,7 +78,7 @@ class _Sampling(msgspec.Struct, kw_only=True):
     n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
     seed: int | None = None
     response_format: _ResponseFormat | None = None
-    simulated: Fault | None = None
+    simulated: Behaviour = Behaviour()
 
 
 class _Chat(_Sampling, kw_only=True):
@@ -94,7 +96,7 @@ class _Embedding(msgspec.Struct, kw_only=True):
     model: str | None = None
     dimensions: _AtLeastOne | None = None
     encoding_format: Literal["float", "base64"] = "float"
-    simulated: Fault | None = None
+    simulated: Behaviour = Behaviour()
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -115,7 +117,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     choices: list[Choice]
     # Counted once a prompt, however many choices it gets.
     prompt_tokens: int
-    fault: Fault | None = None
+    fault: Behaviour | None = None
     # Embeddings only.
     inputs: list[str] = []
     dimensions: int = 0
@@ -198,7 +200,7 @@ def _sampled(
         need=need,
         choices=choices,
         prompt_tokens=sum([tokens for _, tokens in prompts]),
-        fault=body.simulated,
+        fault=body.simulated if body.simulated.fail else None,
     )
 
 
@@ -216,7 +218,7 @@ def _choice(
     if schema_text:
         pieces = Pieces(schema_text, tokens_max)
         return Choice(prompt_tokens, pieces, "stop" if pieces.is_whole else "length")
-    natural = max(body.min_tokens, natural_length(digest, settings.output_tokens_mean))
+    natural = max(body.min_tokens, body.simulated.output_tokens or natural_length(digest, settings.output_tokens_mean))
     if body.ignore_eos or natural > tokens_max:
         return Choice(prompt_tokens, Words(digest, tokens_max), "length")
     return Choice(prompt_tokens, Words(digest, natural), "stop")
@@ -235,7 +237,7 @@ def _embedding_plan(data: bytes, model: str, settings: Settings) -> Plan:
         # A vector costs its prefill, and nobody sees the token.
         choices=[Choice(tokens, Words(b"", 1), "stop") for _, tokens in prompts],
         prompt_tokens=sum([tokens for _, tokens in prompts]),
-        fault=body.simulated,
+        fault=body.simulated if body.simulated.fail else None,
         inputs=[prompt for prompt, _ in prompts],
         dimensions=body.dimensions or settings.embedding_dimensions,
         is_base64=body.encoding_format == "base64",

@@ -11,6 +11,7 @@ from schemas.errors import ConfigError
 BENCHES = {
     "admission": ("producer.bench.admission", "who is let into the engine: our forecast, fixed concurrency and others"),
     "parity": ("producer.bench.parity", "`vllm run-batch` and `penstock run-batch` give the same tokens"),
+    "tail": ("producer.bench.tail", "consumers of different speed share the end of a backlog"),
     "streaming": ("producer.bench.streaming", "what NATS adds to tokens that an engine streams"),
     "throughput": ("producer.bench.throughput", "offline vLLM, `vllm serve` and penstock on the same requests"),
 }

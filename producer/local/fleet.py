@@ -25,6 +25,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     config: Config
     consumers: int = 1
     consumer_arguments: list[str] = []
+    # Further ones by consumer, first to last, where they are not to be equal.
+    each_arguments: list[list[str]] = []
     environment: Mapping[str, str] = {}
     broker_dir: Path | None = None
     url: str = ""
@@ -158,7 +160,8 @@ class Fleet:
         }
         for number in range(1, self._spec.consumers + 1):
             name = f"consumer-{number}"
-            child = Child(name, self._spec.consumer_arguments, environment, self._watcher.on_line)
+            own = self._spec.each_arguments[number - 1] if number <= len(self._spec.each_arguments) else []
+            child = Child(name, [*self._spec.consumer_arguments, *own], environment, self._watcher.on_line)
             self._children.append(child)
             self._lives.append(asyncio.create_task(self._keep(child), name=name))
 

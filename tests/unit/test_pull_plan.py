@@ -13,9 +13,16 @@ def test_the_most_urgent_lane_that_may_hold_jobs_is_asked_for_all_the_room() -> 
 
 
 def test_an_empty_lane_keeps_one_standing_request() -> None:
-    plan = plan_pulls(8, lanes(standard=LaneState(is_active=False)), 256)
+    plan = plan_pulls(4, lanes(standard=LaneState(is_active=False)), 256)
 
     assert plan == [Pull(Lane.STANDARD, 1, waits=True)]
+
+
+def test_standing_requests_ask_for_half_of_the_room_together() -> None:
+    plan = plan_pulls(48, {lane: LaneState(is_active=False) for lane in Lane}, 256)
+
+    assert plan == [Pull(lane, 8, waits=True) for lane in Lane]
+    assert plan_pulls(10_000, lanes(bulk=LaneState(is_active=False)), 256) == [Pull(Lane.BULK, 16, waits=True)]
 
 
 def test_nothing_is_asked_without_room() -> None:
