@@ -23,7 +23,7 @@ import msgspec
 
 from consumer.confidence import Confidence
 from consumer.engine.port import Capacity, KvGroup, Need
-from consumer.forecast import Floats, Forecast, Rows, grid_of
+from consumer.forecast import Floats, Forecast, Rows, blocks_of, grid_of
 from consumer.lengths import ANYBODY, Ending, Origin, OutputLengths
 from consumer.shared_prefixes import SharedPrefixes
 from schemas.errors import PromptTooLong
@@ -62,6 +62,8 @@ class KvBudget:
         self._grid = grid_of(self._context)
         self._held: dict[str, _Held] = {}
         self._sequences = 0
+        # Blocks that all would hold with all of their `max_tokens`, sharing nothing.
+        self._worst = 0
         self._ordinals = 0
         self._prefixes = SharedPrefixes()
         self._rows = Rows()
@@ -112,6 +114,9 @@ class KvBudget:
         ahead = _ahead(capacity)
         if self._sequences + need.sequences > capacity.sequences_max + ahead or capacity.waiting > ahead:
             return False
+        # Where even the worst fits, as it mostly does with plenty of cache, nothing need be predicted.
+        if (self._worst + self._worst_of(need)) * self._skew <= self._blocks_total:
+            return True
         return self.peak_blocks(capacity, need, origin) <= self._blocks_total
 
     def reserve(self, job_id: str, need: Need, origin: Origin) -> None:
@@ -119,6 +124,7 @@ class KvBudget:
         self._ordinals += 1
         self._held[job_id] = _Held(self._ordinals, need, origin)
         self._sequences += need.sequences
+        self._worst += self._worst_of(need)
         if self._forecast is not None:
             # Who of the others now shares a block with it is seen with the next step.
             self._forecast.add(self._one_more(self._forecast, need, origin))
@@ -131,6 +137,7 @@ class KvBudget:
         held = self._held.pop(job_id, None)
         if held is not None:
             self._sequences -= held.need.sequences
+            self._worst -= self._worst_of(held.need)
             self._prefixes.remove(held.ordinal)
             self._rows.remove(held.ordinal)
             self._forecast = None
@@ -163,8 +170,10 @@ class KvBudget:
         if not self._held and not self._typical_prompt:
             # Nothing is known of this traffic: start with what surely fits.
             return max(1, min(by_sequences, self._tokens_total // self._context))
-        forecast = self._current(capacity)
         typical = Need(prompt_tokens=int(self._typical_prompt) + 1, output_tokens_max=int(self._typical_max) + 1)
+        if (self._worst + by_sequences * self._worst_of(typical)) * self._skew <= self._blocks_total:
+            return by_sequences
+        forecast = self._current(capacity)
         one = self._one_more(forecast, typical, self._typical_origin)
         room, too_many = 0, min(by_sequences, _ROOM_MAX) + 1
         while too_many - room > 1:
@@ -212,6 +221,9 @@ class KvBudget:
             origin=self._lengths.index_of(origin),
             produced=need.produced,
         )
+
+    def _worst_of(self, need: Need) -> int:
+        return need.sequences * blocks_of(need.prompt_tokens + need.output_tokens_max, self._groups)
 
     def _learn_from(self, capacity: Capacity) -> None:
         """Preemptions widen the margin; a cache that is fuller than we think scales the forecast."""

@@ -184,12 +184,18 @@ def _figures(
 
 
 def _blocks_of(tokens: Integers, groups: tuple[KvGroup, ...]) -> Integers:
-    """Blocks that a sequence of so many tokens holds, over all groups."""
-    total: Integers | None = None
+    """`blocks_of` for many."""
+    total = np.zeros_like(tokens)
     for group in groups:
         blocks = (tokens + (group.block_size - 1)) // group.block_size
-        if group.blocks_max:
-            blocks = np.minimum(blocks, group.blocks_max)
-        total = blocks if total is None else total + blocks
-    assert total is not None
+        total += np.minimum(blocks, group.blocks_max) if group.blocks_max else blocks
+    return total
+
+
+def blocks_of(tokens: int, groups: tuple[KvGroup, ...]) -> int:
+    """Blocks that a sequence of so many tokens holds, over all groups."""
+    total = 0
+    for group in groups:
+        blocks = -(-tokens // group.block_size)
+        total += min(blocks, group.blocks_max) if group.blocks_max else blocks
     return total

@@ -145,6 +145,7 @@ class ConsumerService:
         """
         await self._control.start()
         await self._memory.recall()
+        await self._peers.start()
         puller = asyncio.create_task(self._puller.run(), name="puller")
         side = [
             asyncio.create_task(self._frames.run(), name="frames"),
@@ -235,7 +236,6 @@ class ConsumerService:
     async def _share_tail(self) -> None:
         if not self._cfg.share_tail or self._cfg.prefetch:
             await asyncio.Event().wait()
-        await self._tail.start()
         await self._tail.run()
 
     def _take_over(self, delivery: Delivery, history: History, moves: int, is_copy: bool) -> Held | None:

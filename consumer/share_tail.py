@@ -54,11 +54,8 @@ class TailSharer:
         self._remaining = remaining
         self._held_off_since: float | None = None
 
-    async def start(self) -> None:
-        await self._peers.start()
-        await self._hand_over.start()
-
     async def run(self) -> None:
+        await self._hand_over.start()
         while True:
             await asyncio.sleep(_TICK_S)
             await self._offer_late_ones()

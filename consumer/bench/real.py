@@ -12,7 +12,7 @@ import msgspec
 from consumer.admission import Rank
 from consumer.bench.outcome import Life, Outcome, Run, outcome_of
 from consumer.bench.policies import OURS, policy_of
-from consumer.bench.workloads import CPU, Piece, jobs_of
+from consumer.bench.workloads import CPU, Piece, jobs_of, scaled
 from consumer.door import Door
 from consumer.engine.port import Engine, EngineRequest, Need, TextDelta
 from consumer.lengths import OutputLengths
@@ -42,7 +42,7 @@ class RealRuns:
         return await self._run(run, self._lengths[run.workload])
 
     async def _run(self, run: Run, lengths: OutputLengths) -> Outcome:
-        scale = msgspec.structs.replace(CPU, jobs=run.jobs or CPU.jobs)
+        scale = scaled(CPU, run.jobs)
         before = self._engine.capacity()
         policy = policy_of(run.policy, before, lengths)
         door = Door(policy.line, self._engine.capacity, wait_s=3600)

@@ -7,7 +7,7 @@ import msgspec
 from consumer.admission import Rank, Waiting
 from consumer.bench.outcome import Life, Outcome, Run, outcome_of
 from consumer.bench.policies import OURS, policy_of, watermark_of
-from consumer.bench.workloads import SIMULATED, Piece, jobs_of
+from consumer.bench.workloads import SIMULATED, Piece, jobs_of, scaled
 from consumer.engine.port import Capacity, Need
 from consumer.engine.simulated import step_seconds
 from consumer.engine.simulated_cache import Cache, Sequence
@@ -46,7 +46,7 @@ def run_virtually(run: Run) -> Outcome:
 
 
 def _run(run: Run, lengths: OutputLengths) -> Outcome:
-    scale = msgspec.structs.replace(SIMULATED, jobs=run.jobs or SIMULATED.jobs)
+    scale = scaled(SIMULATED, run.jobs)
     arguments = {"machine": MACHINE, "blocks": scale.blocks[run.workload], "context_tokens_max": scale.context_tokens}
     machine = settings_of(
         EngineSection(kind="simulated", arguments={**arguments, "watermark": watermark_of(run.policy)})

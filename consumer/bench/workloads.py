@@ -114,6 +114,11 @@ CPU = Scale(
 )
 
 
+def scaled(scale: Scale, jobs: int) -> Scale:
+    """With so many jobs; 0: as many as it has."""
+    return msgspec.structs.replace(scale, jobs=jobs) if jobs else scale
+
+
 def jobs_of(name: str, scale: Scale, seed: int) -> list[Piece]:
     """The jobs of a workload, in order of arrival."""
     rng = random.Random(f"{name} {seed}")  # noqa: S311

@@ -117,3 +117,50 @@ def test_an_offer_that_is_no_delivery_of_the_broker_is_refused(own_nats: NatsSer
             await until(asked)
 
     run(story)
+
+
+def test_a_copy_on_a_faster_consumer_ends_the_job_once(own_nats: NatsServer, tmp_path: Path) -> None:
+    async def story() -> None:
+        # Not twice as fast: starting again pays only should the answer become very long.
+        slow, fast = a_consumer(own_nats, tmp_path, "slow", 0.006), a_consumer(own_nats, tmp_path, "fast", 0.002)
+        async with slow, Client(own_nats.url) as client:
+            body = {"prompt": "long", "max_tokens": 2500, "simulated": {"output_tokens": 2400}}
+            job = await client.submit(JobRequest(body=body, endpoint="/v1/completions", lane="bulk", stream=False))
+
+            async def is_under_way() -> bool:
+                running = (await held(client))["running"]
+                return bool(running) and running[0]["started_unix_ms"] > 0
+
+            await until(is_under_way)
+            await asyncio.sleep(2.0)
+            async with fast:
+                result = await job.result(40)
+
+                async def nobody_runs() -> bool:
+                    answers = [await held(client) for _ in range(4)]
+                    return not any(answer["running"] for answer in answers)
+
+                await until(nobody_runs)
+
+            assert result.status is Status.COMPLETED
+            assert result.usage.completion_tokens == 2400
+            assert "job.handed_over" in slow.log
+            assert list((await stored_results(client)).values()) == ["completed"]
+
+    run(story)
+
+
+def test_with_sharing_off_every_consumer_keeps_what_it_has(own_nats: NatsServer, tmp_path: Path) -> None:
+    async def story() -> None:
+        off = ("--consumer.share_tail", "false")
+        words = ("--consumer.name", "slow", "--engine.step_s", "0.01", *TIMING, *off)
+        slow = ConsumerProcess(own_nats.url, tmp_path, *words)
+        fast = ConsumerProcess(own_nats.url, tmp_path, "--consumer.name", "fast", *TIMING, *off)
+        async with slow, Client(own_nats.url) as client:
+            waiting = await begun(client, 300)
+            async with fast:
+                results = await waiting
+
+            assert {result.consumer for result in results} == {"slow"}
+
+    run(story)
