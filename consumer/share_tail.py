@@ -14,6 +14,7 @@ from consumer.running import Held, HeldJobs
 from consumer.tail import HeldJob, Pace, View, copies, fastest, hand_overs, holds_off
 
 _TICK_S = 0.1
+_VIEW_LASTS_S = 0.02
 # A job that moved this often stays where it is.
 _MOVES_MAX = 2
 # Holding off for longer than a job takes cannot pay; what waits in spite of it is taken then.
@@ -53,6 +54,7 @@ class TailSharer:
         self._room = room
         self._remaining = remaining
         self._held_off_since: float | None = None
+        self._seen: tuple[float, View] | None = None
 
     async def run(self) -> None:
         await self._hand_over.start()
@@ -62,7 +64,9 @@ class TailSharer:
 
     def holds_off(self) -> bool:
         """Whether the next job is better left to a peer. Never for long."""
-        view = self._view()
+        if not self._peers.fresh():
+            return False
+        view = self._recent_view()
         long_tokens = self._typical_tokens()
         if not holds_off(view, long_tokens):
             self._held_off_since = None
@@ -102,6 +106,13 @@ class TailSharer:
         chosen = hand_overs(view, jobs) or copies(view, jobs)
         offers = [self._hand_over.offer(movable[one.key], one.to, is_copy=one.is_copy) for one in chosen]
         await asyncio.gather(*offers)
+
+    def _recent_view(self) -> View:
+        """Every pull asks, and nothing that it says changes as fast."""
+        now = asyncio.get_running_loop().time()
+        if self._seen is None or now - self._seen[0] > _VIEW_LASTS_S:
+            self._seen = now, self._view()
+        return self._seen[1]
 
     def _view(self) -> View:
         fresh = self._peers.fresh()
