@@ -71,6 +71,12 @@ async def provision_pool(broker: Broker, cfg: BrokerSection, consumer: ConsumerS
     return drift
 
 
+async def provision_backlog(broker: Broker, cfg: BrokerSection, pool: str) -> list[Drift]:
+    """The pool's BACKLOG stream, and where its dispatcher keeps its own. Raises as `provision_shared`."""
+    drift = await _ensure_stream(broker, _dispatch(cfg))
+    return drift + await _ensure_stream(broker, _backlog(cfg, pool))
+
+
 async def pools(broker: Broker) -> list[str]:
     """The names of the pools that exist, sorted. Raises BusUnavailable."""
     prefix = subjects.ready_stream("x").removesuffix("x")
@@ -94,6 +100,20 @@ def _ready(cfg: BrokerSection, pool: str) -> dict[str, Any]:
         allow_atomic=True,
         allow_msg_ttl=True,
     )
+
+
+def _backlog(cfg: BrokerSection, pool: str) -> dict[str, Any]:
+    return _stream(
+        cfg,
+        subjects.backlog_stream(pool),
+        subjects.backlog_of_pool(pool),
+        discard="new",
+        allow_atomic=True,
+    )
+
+
+def _dispatch(cfg: BrokerSection) -> dict[str, Any]:
+    return _stream(cfg, subjects.DISPATCH_STREAM, subjects.DISPATCH_ALL, max_msgs_per_subject=1, allow_msg_ttl=True)
 
 
 def _results(cfg: BrokerSection) -> dict[str, Any]:

@@ -98,6 +98,33 @@ class ConsumerSection(Section, frozen=True, kw_only=True):
             raise ValueError("attempts_max must not be below attempts_shared")
 
 
+class WindowSection(Section, frozen=True, kw_only=True):
+    """An off-peak window: opens whenever `cron` says, in time zone `tz`, for `hours`."""
+
+    cron: str
+    tz: str = "UTC"
+    hours: Annotated[float, msgspec.Meta(gt=0, le=168)]
+
+
+class DispatcherSection(Section, frozen=True, kw_only=True):
+    """One dispatcher process; it serves the pools that exist, or only those named."""
+
+    pools: list[Name] = []
+    # Empty: host name and process id.
+    name: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{0,64}$")] = ""
+    # Shares of tenants; others have 1. `penstock tenants --weight NAME=3` changes them live.
+    weights: dict[str, Annotated[float, msgspec.Meta(gt=0)]] = {}
+    windows: dict[str, WindowSection] = {}
+    # Jobs a tenant may have in READY in the interactive lane before further ones wait in the backlog.
+    interactive_in_ready_max: Positive = 256
+    # A leader that was not heard for this long is replaced.
+    lease_s: Annotated[float, msgspec.Meta(ge=0.5)] = 3.0
+    # READY holds what runs, what consumers have room for, and so many seconds of work.
+    ready_ahead_s: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    # Compute identical deterministic requests once: never, within one tenant, or across all of them.
+    coalesce: Literal["off", "tenant", "all"] = "tenant"
+
+
 class EngineSection(Section, frozen=True, kw_only=True):
     """Which engine, which model, and everything the engine itself understands.
 
@@ -125,6 +152,7 @@ class Config(Section, frozen=True, kw_only=True):
     client: ClientSection = ClientSection()
     consumer: ConsumerSection = ConsumerSection()
     engine: EngineSection = EngineSection()
+    dispatcher: DispatcherSection = DispatcherSection()
     log: LogSection = LogSection()
 
 
@@ -199,7 +227,16 @@ def _explained(message: str) -> str:
     if "unknown field" not in message:
         return message
     wrong = message.split("`")[1]
-    sections = (Config, BrokerSection, ClientSection, ConsumerSection, EngineSection, LogSection)
+    sections = (
+        Config,
+        BrokerSection,
+        ClientSection,
+        ConsumerSection,
+        DispatcherSection,
+        WindowSection,
+        EngineSection,
+        LogSection,
+    )
     known = [field for section in sections for field in section.__struct_fields__]
     near = difflib.get_close_matches(wrong, known, n=1)
     return f"{message}; did you mean `{near[0]}`?" if near else message

@@ -17,6 +17,7 @@ RESULTS_STREAM = "PENSTOCK_RESULTS"
 REPLIES_STREAM = "PENSTOCK_REPLIES"
 ATTEMPTS_STREAM = "PENSTOCK_ATTEMPTS"
 LEARNED_STREAM = "PENSTOCK_LEARNED"
+DISPATCH_STREAM = "PENSTOCK_DISPATCH"
 CONSUMERS_BUCKET = "PENSTOCK_CONSUMERS"
 
 RESULTS_ALL = f"{ROOT}.results.>"
@@ -24,11 +25,13 @@ DONE_ALL = f"{ROOT}.done.>"
 KEPT_REPLIES_ALL = f"{ROOT}.reply.kept.>"
 ATTEMPTS_ALL = f"{ROOT}.attempts.>"
 LEARNED_ALL = f"{ROOT}.learned.>"
+DISPATCH_ALL = f"{ROOT}.dispatch.>"
 
 HEADER_JOB = "Penstock-Job"
 HEADER_VERSION = "Penstock-Version"
 HEADER_HAND_OVER = "Penstock-Hand-Over"
 HEADER_STATUS = "Penstock-Status"
+HEADER_TICKET = "Penstock-Ticket"
 WIRE_VERSION = "1"
 
 # NATS advises subjects under 256 bytes; pool + tenant + job + our own words must fit.
@@ -123,6 +126,20 @@ def ready_stream(pool: str) -> str:
     return f"PENSTOCK_READY_{checked_name(pool, 'pool')}"
 
 
+def backlog(pool: str, lane: Lane, tenant: str) -> str:
+    """Where a job waits to be ordered by the pool's dispatcher."""
+    return f"{ROOT}.backlog.{checked_name(pool, 'pool')}.{lane.value}.{checked_name(tenant, 'tenant')}"
+
+
+def backlog_of_pool(pool: str) -> str:
+    return f"{ROOT}.backlog.{checked_name(pool, 'pool')}.>"
+
+
+def backlog_stream(pool: str) -> str:
+    """Made by the first dispatcher that serves the pool; without one, jobs go straight to READY."""
+    return f"PENSTOCK_BACKLOG_{checked_name(pool, 'pool')}"
+
+
 def durable(lane: Lane) -> str:
     return f"lane-{lane.value}"
 
@@ -174,9 +191,34 @@ def control_take(pool: str, consumer: str) -> str:
     return f"{ROOT}.control.{checked_name(pool, 'pool')}.take.{checked_name(consumer, 'consumer')}"
 
 
+def control_dispatch(pool: str) -> str:
+    """A request to the pool's leading dispatcher; see `schemas.dispatch`."""
+    return f"{ROOT}.control.{checked_name(pool, 'pool')}.dispatch"
+
+
+def dispatch_settings(pool: str) -> str:
+    """The newest message: weights and pauses of the pool, as they were last changed."""
+    return f"{ROOT}.dispatch.{checked_name(pool, 'pool')}.settings"
+
+
+def dispatch_orders(pool: str, order: str) -> str:
+    """A bulk cancel that has been acknowledged and may not have been carried out to its end."""
+    return f"{ROOT}.dispatch.{checked_name(pool, 'pool')}.orders.{checked_job_id(order, 'order')}"
+
+
+def dispatch_leader(pool: str) -> str:
+    """Who leads, and until when."""
+    return f"{ROOT}.dispatch.{checked_name(pool, 'pool')}.leader"
+
+
 def telemetry_of_pool(pool: str) -> str:
     """What every consumer of the pool says of itself."""
     return f"{ROOT}.telemetry.{checked_name(pool, 'pool')}.*"
+
+
+def snapshot(pool: str) -> str:
+    """The leading dispatcher's view of the pool's backlog, every second."""
+    return f"{ROOT}.snapshot.{checked_name(pool, 'pool')}"
 
 
 def telemetry(pool: str, consumer: str) -> str:
