@@ -1,4 +1,4 @@
-"""What is asked of a pool's dispatcher, and what it answers. One request, one reply, on `penstock.control.<pool>.dispatch`.
+"""What a pool's dispatcher is asked and what it answers: one request and reply on `penstock.control.<pool>.dispatch`.
 
 Only the leading dispatcher listens there, so that "nobody listens" means that there is none now.
 """
