@@ -167,7 +167,12 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     jobs_per_s: float = 0.0
     prefill_tokens_per_s: float = 0.0
     decode_tokens_per_s: float = 0.0
+    # `tenant`, or `batch:NAME`, or `*` for the pool.
     paused: list[str] = []
+    # Tenants with so many interactive jobs in READY that further ones wait in the backlog as well.
+    over_quota: list[str] = []
+    # Shares of tenants that do not have 1.
+    weights: dict[str, float] = {}
     expired: int = 0
     cancelled: int = 0
     coalesced: int = 0
