@@ -132,7 +132,7 @@ class Client(Steering):
         """For each, in order: its handle, or why it was not stored."""
         return await self.session.submit_each([request_of(request, {}) for request in requests])
 
-    async def submit_stream(
+    def submit_stream(
         self, requests: Iterable[Body | Request], **options: Unpack[Options]
     ) -> AsyncGenerator[Receipt | PenstockError]:
         """Any number of jobs, in bounded memory: for each, in order, its receipt or why it was not stored.
@@ -140,12 +140,7 @@ class Client(Steering):
         Several atomic batches are on their way at once; `requests` is read as they are acknowledged. No tokens are
         streamed to this client, but for `stream="kept"`. Leaving early leaves some stored that were not told.
         """
-        outcomes = self.session.receipts(request_of(request, options) for request in requests)
-        try:
-            async for outcome in outcomes:
-                yield outcome
-        finally:
-            await outcomes.aclose()
+        return self.session.receipts(request_of(request, options) for request in requests)
 
     def handle(self, job: str, *, pool: str = "", tenant: str = "") -> Handle:
         """A job submitted anywhere, by its id."""

@@ -8,16 +8,19 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from itertools import islice
 
 import msgspec
 
 from infra.broker import NoSuchStream
 from producer.outbox import BATCH_BYTES_MAX, BATCH_MAX, BATCHES_IN_FLIGHT
-from producer.request import Prepared
+from producer.request import Prepared, Request
 from producer.submitting import Submitting, apart
 from schemas.dispatch import Promise
 from schemas.errors import DuplicateJob, PenstockError
 from schemas.subjects import Lane
+
+_PREPARED_AT_ONCE = 64
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +62,13 @@ async def receipts(
         for task in in_flight:
             task.cancel()
         await asyncio.gather(*in_flight, return_exceptions=True)
+
+
+def batched(requests: Iterable[Request]) -> Iterator[list[Request]]:
+    """A few at a time: what they have in common is found once."""
+    source = iter(requests)
+    while part := list(islice(source, _PREPARED_AT_ONCE)):
+        yield part
 
 
 def parts_of(jobs: Iterable[Prepared | PenstockError]) -> Iterator[list[Prepared | PenstockError]]:

@@ -74,7 +74,6 @@ def no_dispatcher_for(field: str, pool: str) -> JobMalformed:
     )
 
 
-@lru_cache(maxsize=4096)
-def subject_of(where: Route, pool: str, lane: Lane, tenant: str) -> str:
-    """Cached: checking three names costs more than all else about a subject, and a client has few of them."""
-    return subjects.backlog(pool, lane, tenant) if where is Route.BACKLOG else subjects.ready(pool, lane, tenant)
+# Cached: checking three names costs more than all else about a subject, and a client has few of them.
+ready_subject = lru_cache(maxsize=4096)(subjects.ready)
+backlog_subject = lru_cache(maxsize=4096)(subjects.backlog)

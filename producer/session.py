@@ -15,7 +15,7 @@ from producer.feed import Address, Feed, Listener
 from producer.handle import Handle
 from producer.inbox import Inbox
 from producer.outbox import Outbox
-from producer.pouring import Receipt
+from producer.pouring import Receipt, batched
 from producer.request import Prepared, Request, prepared
 from producer.routing import Route
 from producer.submitting import Placed, Submitting, apart
@@ -103,11 +103,10 @@ class Session:
             outcomes[index] = await self._outcome(place, feed, ack)
         return [outcomes[index] for index in range(len(jobs))]
 
-    async def receipts(self, requests: Iterable[Request]) -> AsyncGenerator[Receipt | PenstockError]:
+    def receipts(self, requests: Iterable[Request]) -> AsyncGenerator[Receipt | PenstockError]:
         """Stores any number of jobs in bounded memory; for each, in order: what the broker said."""
-        jobs = (self.prepared_each((request,), inbox_token="")[0] for request in requests)
-        async for receipt in pouring.receipts(jobs, self._submitting, self._unknown_pool):
-            yield receipt
+        jobs = (job for part in batched(requests) for job in self.prepared_each(part, inbox_token=""))
+        return pouring.receipts(jobs, self._submitting, self._unknown_pool)
 
     def prepared_each(
         self, requests: Sequence[Request], *, inbox_token: str | None = None

@@ -16,7 +16,15 @@ from producer import asking, stored
 from producer.feed import Address
 from producer.outbox import WORTH_A_BATCH, Outbox
 from producer.request import Prepared
-from producer.routing import Backlogs, Route, needs_backlog_known, no_dispatcher_for, route, subject_of
+from producer.routing import (
+    Backlogs,
+    Route,
+    backlog_subject,
+    needs_backlog_known,
+    no_dispatcher_for,
+    ready_subject,
+    route,
+)
 from schemas import subjects
 from schemas.backlog import Ticket, header_of
 from schemas.dispatch import Promise, Quote, WaitingJob
@@ -93,12 +101,16 @@ class Submitting:
         """For each, in order: the message and its stream, or why it is refused at the door."""
         placed: list[Placed | PenstockError] = []
         asked: defaultdict[_Terms, list[tuple[int, Ticket]]] = defaultdict(list)
+        routes: dict[tuple[str, Lane, str, str], Route] = {}
         for index, one in enumerate(jobs):
-            try:
-                where = await self._route(one)
-            except PenstockError as error:
-                # The broker does not answer, and each further question would wait as long.
-                return [error] * len(jobs)
+            like = (one.pool, one.lane, one.tenant, one.why_it_must_wait)
+            where = routes.get(like)
+            if where is None:
+                try:
+                    where = routes[like] = await self._route(one)
+                except PenstockError as error:
+                    # The broker does not answer, and each further question would wait as long.
+                    return [error] * len(jobs)
             if where is Route.READY:
                 field = one.why_it_must_wait
                 placed.append(no_dispatcher_for(field, one.pool) if field else Placed(one, _to_ready(one), where))
@@ -285,7 +297,7 @@ def _is_to_backlog(placed: Placed) -> bool:
 
 def _to_ready(one: Prepared) -> Outgoing:
     headers = {subjects.HEADER_JOB: one.job.id, subjects.HEADER_VERSION: subjects.WIRE_VERSION}
-    subject = subject_of(Route.READY, one.pool, one.lane, one.tenant)
+    subject = ready_subject(one.pool, one.lane, one.tenant)
     return Outgoing(subject=subject, payload=one.payload, msg_id=one.job.id, headers=headers)
 
 
@@ -295,5 +307,5 @@ def _to_backlog(one: Prepared, ticket: Ticket) -> Outgoing:
         subjects.HEADER_VERSION: subjects.WIRE_VERSION,
         subjects.HEADER_TICKET: header_of(ticket),
     }
-    subject = subject_of(Route.BACKLOG, one.pool, one.lane, one.tenant)
+    subject = backlog_subject(one.pool, one.lane, one.tenant)
     return Outgoing(subject=subject, payload=one.payload, msg_id=one.job.id, headers=headers)
