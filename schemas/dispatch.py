@@ -28,6 +28,8 @@ class Quote(Question, frozen=True, kw_only=True, tag="quote"):
     prompt_tokens: int = 0
     # 0: not known; the dispatcher knows what this tenant's answers are usually like.
     output_tokens: int = 0
+    # At most so many, where every job says its most; answers are mostly far shorter.
+    output_tokens_max: int = 0
     deadline_unix_ms: int = 0
     not_before_unix_ms: int = 0
     window: str = ""
