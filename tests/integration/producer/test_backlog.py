@@ -374,7 +374,7 @@ def test_a_dispatcher_cancels_a_batch_in_one_question(tmp_path: Path) -> None:
 def test_the_list_shows_what_waits_in_its_order_and_why_it_is_held(tmp_path: Path) -> None:
     async def story(stage: Stage) -> None:
         waiting = [
-            WaitingJob(job="a", tenant="default", lane="bulk", position=1, eta_unix_ms=SOON),
+            WaitingJob(job="a", tenant="default", lane="bulk", position=0, eta_unix_ms=SOON),
             WaitingJob(job="b", tenant="default", lane="bulk", state="held", why_held="window night opens 22:00"),
         ]
         stage.dispatcher.answers["list"] = lambda _: WaitingJobs(jobs=waiting)
