@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 
 import msgspec
 import nats.errors
-from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from infra import telemetry
+from infra.batch_wire import staged
 from infra.connection import Handler, Lost, PatientClient, Requests, subscribe
 from infra.messages import (
     BATCH_MAX,
@@ -78,7 +78,7 @@ class Broker:
     """See the module docstring. `nc` is there for subscriptions and core publishes."""
 
     def __init__(self, cfg: BrokerSection, *, url: str, on_reconnect: Callable[[], None] | None = None) -> None:
-        self.nc: Nats = PatientClient()
+        self.nc: PatientClient = PatientClient()
         self._cfg = cfg
         self._url = url
         self._on_reconnect = on_reconnect
@@ -295,24 +295,26 @@ class Broker:
             return []
         batch_id = uuid.uuid4().hex
         last = len(part)
-        for number, message in enumerate(part, 1):
-            headers = {**message.headers, "Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(number)}
-            if message.msg_id:
-                headers["Nats-Msg-Id"] = message.msg_id
-            if number < last:
-                await self.nc.publish(message.subject, message.payload, headers=headers)
-                continue
-            headers["Nats-Batch-Commit"] = "1"
-            try:
-                reply = await self._requests.ask(message.subject, message.payload, timeout_s=_TRY_S, headers=headers)
-            except nats.errors.NoRespondersError:
-                if await self._no_stream_takes(message.subject):
-                    raise _no_stream(message.subject) from None
-                return []
-            ack = puback_decoder.decode(reply.data)
-            if ack.error is None and ack.count == last:
-                return [Ack(ack.stream, ack.seq - last + place) for place in range(1, last + 1)]
-            log.debug("batch.refused", extra={"error": ack.error.description if ack.error else f"count {ack.count}"})
+        await self.nc.send(staged(part[:-1], batch_id))
+        message = part[-1]
+        headers = {
+            **message.headers,
+            "Nats-Batch-Id": batch_id,
+            "Nats-Batch-Sequence": str(last),
+            "Nats-Batch-Commit": "1",
+        }
+        if message.msg_id:
+            headers["Nats-Msg-Id"] = message.msg_id
+        try:
+            reply = await self._requests.ask(message.subject, message.payload, timeout_s=_TRY_S, headers=headers)
+        except nats.errors.NoRespondersError:
+            if await self._no_stream_takes(message.subject):
+                raise _no_stream(message.subject) from None
+            return []
+        ack = puback_decoder.decode(reply.data)
+        if ack.error is None and ack.count == last:
+            return [Ack(ack.stream, ack.seq - last + place) for place in range(1, last + 1)]
+        log.debug("batch.refused", extra={"error": ack.error.description if ack.error else f"count {ack.count}"})
         return []
 
     async def _direct_get(self, stream: str, suffix: str, request: bytes) -> StoredMessage | None:

@@ -39,6 +39,18 @@ class PatientClient(Client):
         await self._error_cb(error)
         await self._process_op_err(error)
 
+    async def send(self, commands: bytes) -> None:
+        """Whole protocol commands, as they are, in order with everything published before and after.
+
+        Raises:
+            nats.errors.Error: not connected.
+        """
+        if not self.is_connected:
+            raise Lost
+        await self._send_command(commands)
+        if self._flush_queue is not None and self._flush_queue.empty():
+            await self._flush_pending()
+
 
 class Requests:
     """Requests over one inbox. `fail_all` when the connection is lost; its owner hears of that first."""

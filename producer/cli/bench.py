@@ -13,6 +13,7 @@ BENCHES = {
     "parity": ("producer.bench.parity", "`vllm run-batch` and `penstock run-batch` give the same tokens"),
     "tail": ("producer.bench.tail", "consumers of different speed share the end of a backlog"),
     "streaming": ("producer.bench.streaming", "what NATS adds to tokens that an engine streams"),
+    "submit": ("producer.bench.submit", "a million jobs from one process, every one on disk"),
     "throughput": ("producer.bench.throughput", "offline vLLM, `vllm serve` and penstock on the same requests"),
 }
 

@@ -22,19 +22,19 @@ def seconds_of(text: str, option: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def deadline_of(text: str, now: datetime) -> datetime:
+def deadline_of(text: str, now: datetime, option: str = "--deadline") -> datetime:
     """A duration from `now`, or a date and time; one without a zone is in the zone of `now`.
 
     Raises:
         ConfigError: neither.
     """
     if _DURATION.fullmatch(text.strip()):
-        return now + timedelta(seconds=seconds_of(text, "--deadline"))
+        return now + timedelta(seconds=seconds_of(text, option))
     try:
         moment = datetime.fromisoformat(text.strip())
     except ValueError:
         raise ConfigError(
-            f"--deadline {text!r} is neither a duration (30s, 15m, 2h, 1d) nor a time like 2026-01-31T18:00",
-            param="--deadline",
+            f"{option} {text!r} is neither a duration (30s, 15m, 2h, 1d) nor a time like 2026-01-31T18:00",
+            param=option,
         ) from None
     return moment if moment.tzinfo else moment.replace(tzinfo=now.tzinfo)
