@@ -1,8 +1,8 @@
 """`penstock bench prefixes`: what it is worth that the dispatcher puts jobs with the same beginning side by side.
 
-Fifty system prompts, many times what the KV cache can keep, and jobs that use them in turn: in the order of arrival every
-job finds its prompt's blocks gone. Two pools on equal engines, one with a dispatcher and one without, take the same jobs
-in turn, round by round; whose turn it is not is stopped.
+Fifty system prompts, many times what the KV cache can keep, and jobs that use them in turn: in the order of arrival
+every job finds its prompt's blocks gone. Two pools on equal engines, one with a dispatcher and one without, take the
+same jobs in turn, round by round; whose turn it is not is stopped.
 """
 
 from __future__ import annotations
