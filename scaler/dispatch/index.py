@@ -400,9 +400,8 @@ class Index:
         outputs = np.concatenate(([0], np.cumsum(output[slots], dtype=np.int64)))
         sums = (flow_of[slots[starts]], slots[starts], slots[ends - 1], ends - starts)
         amounts = (prompts[ends] - prompts[starts], outputs[ends] - outputs[starts])
-        for number, head, tail, jobs, prompt_tokens, output_tokens in zip(
-            *(column.tolist() for column in (*sums, *amounts)), strict=True
-        ):
+        rows = cast("Iterator[tuple[int, ...]]", zip(*(column.tolist() for column in (*sums, *amounts)), strict=True))
+        for number, head, tail, jobs, prompt_tokens, output_tokens in rows:
             flow = self.flows[number]
             flow.head, flow.tail, flow.jobs = head, tail, jobs
             flow.prompt, flow.output = prompt_tokens, output_tokens

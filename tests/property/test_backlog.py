@@ -111,22 +111,20 @@ class Life:
 
     def check(self) -> None:
         """Sums, places and lookups agree with what is known."""
-        assert len(self.backlog) == len(self.waiting())
-        expired_unseen = {seq for seq in self.waiting() if self.is_late(seq)}
+        self.expire()
+        waiting = self.waiting()
+        assert len(self.backlog) == len(waiting)
         amounts = self.backlog.amounts(self.now_ms)
-        if not expired_unseen:
-            waiting = self.waiting()
-            counted = sum(amount.jobs for amount in amounts.lanes.values()) + amounts.held.jobs
-            assert counted == len(waiting)
-            prompts = sum(amount.prompt_tokens for amount in amounts.lanes.values()) + amounts.held.prompt_tokens
-            assert prompts == sum(self.jobs[seq].ticket.prompt_tokens for seq in waiting)
-            places = self.backlog.first("*", 10_000, self.now_ms, CAPACITIES[1])
-            assert sorted(place.seq for place in places) == sorted(waiting)
-            assert {place.seq for place in places if place.state == "held"} == {s for s in waiting if self.is_held(s)}
-            assert all(place.why_held for place in places if place.state == "held")
-            dated = [seq for seq in waiting if self._is_demand(seq)]
-            assert sum(due.jobs for due in amounts.due) == len(dated)
-            assert sum(due.output_tokens for due in amounts.due) == 7 * len(dated)
+        assert sum(amount.jobs for amount in amounts.lanes.values()) + amounts.held.jobs == len(waiting)
+        prompts = sum(amount.prompt_tokens for amount in amounts.lanes.values()) + amounts.held.prompt_tokens
+        assert prompts == sum(self.jobs[seq].ticket.prompt_tokens for seq in waiting)
+        places = self.backlog.first("*", 10_000, self.now_ms, CAPACITIES[1])
+        assert sorted(place.seq for place in places) == sorted(waiting)
+        assert {place.seq for place in places if place.state == "held"} == {s for s in waiting if self.is_held(s)}
+        assert all(place.why_held for place in places if place.state == "held")
+        dated = [seq for seq in waiting if self._is_demand(seq)]
+        assert sum(due.jobs for due in amounts.due) == len(dated)
+        assert sum(due.output_tokens for due in amounts.due) == 7 * len(dated)
         for tenant in TENANTS:
             mine = {seq + 1000: seq for seq, job in self.jobs.items() if job.tenant == tenant}
             assert self.backlog.find(tenant, list(mine)) == mine
@@ -147,15 +145,15 @@ tickets = st.builds(
     window=st.sampled_from(["", "", "night", "unheard-of"]),
 )
 acts = st.one_of(
-    st.tuples(
-        st.just("add"), st.sampled_from(list(Lane)), st.sampled_from(TENANTS), tickets, st.integers(1, 30)
-    ),
+    st.tuples(st.just("add"), st.sampled_from(list(Lane)), st.sampled_from(TENANTS), tickets, st.integers(1, 30)),
     st.tuples(st.just("pick"), st.integers(1, 40), st.sampled_from(CAPACITIES)),
     st.tuples(st.just("moved"), st.floats(0, 1)),
     st.tuples(st.just("put_back"), st.floats(0, 1)),
     st.tuples(st.just("cancel"), st.sampled_from(TENANTS), st.sampled_from(BATCHES), st.just(set())),
     st.tuples(st.just("cancel"), st.sampled_from(TENANTS), st.just(""), st.sets(st.integers(1001, 1200), max_size=9)),
-    st.tuples(st.just("change"), st.sets(st.sampled_from(TENANTS)), st.sets(st.sampled_from(BATCHES[1:])), st.booleans()),
+    st.tuples(
+        st.just("change"), st.sets(st.sampled_from(TENANTS)), st.sets(st.sampled_from(BATCHES[1:])), st.booleans()
+    ),
     st.tuples(st.just("wait"), st.integers(1, 2_000_000)),
     st.tuples(st.just("expire")),
     st.tuples(st.just("squeeze")),
@@ -173,12 +171,10 @@ def _act(life: Life, act: tuple) -> None:
         case ("put_back", share):
             life.answer(share, is_moved=False)
         case ("cancel", tenant, batch, keys):
-            # A job found late when others were picked is given to `expire`, not to who cancels.
-            life.expire()
             life.cancel(tenant, batch, keys)
         case ("change", tenants, batches, is_pool_paused):
             life.settings = DispatchSettings(
-                weights={tenant: 2.0 for tenant in tenants},
+                weights=dict.fromkeys(tenants, 2.0),
                 paused_tenants=frozenset(tenants),
                 paused_batches=frozenset(batches),
                 is_pool_paused=is_pool_paused,
