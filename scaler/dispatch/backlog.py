@@ -7,6 +7,7 @@ these lists and cost nothing. Where each job is: `index`. When it will be done: 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 import msgspec
@@ -15,7 +16,8 @@ import numpy as np
 from scaler.dispatch.amounts import Amounts, amounts_of
 from scaler.dispatch.capacity import Capacity, Cost
 from scaler.dispatch.columns import MOVING, NONE, QUEUED
-from scaler.dispatch.demand import Pressure
+from scaler.dispatch.demand import NEAR_JOBS, Pressure
+from scaler.dispatch.due import bin_of
 from scaler.dispatch.fair import FairLane
 from scaler.dispatch.index import EstimateOutput, Index
 from scaler.dispatch.neighbours import neighbours
@@ -59,6 +61,9 @@ class Backlog:
         self._index = Index(cfg, estimate_output)
         self._pressure = Pressure()
         self._outlook = Outlook(self._index, self._pressure)
+        self._cost = Capacity().cost()
+        # Promises that could not be kept, so far.
+        self.given_up = 0
         # Found to be too late when others were picked: given to the next `expire`.
         self._expired: list[int] = []
 
@@ -83,7 +88,7 @@ class Backlog:
         self._turn(now_unix_ms)
         if index.settings.is_pool_paused:
             return []
-        cost = capacity.cost()
+        cost = self._cost = capacity.cost()
         slots: list[int] = []
         while len(slots) < jobs and self._take_turn(index.lanes[Lane.INTERACTIVE], jobs, slots):
             pass
@@ -224,6 +229,8 @@ class Backlog:
     def _take_urgent(self, jobs: int, slots: list[int]) -> None:
         """The earliest deadlines, as far as they are under pressure. Tenants pay for it later, in turns."""
         index, columns = self._index, self._index.columns
+        if self._pressure.excess_s > 0:
+            self._give_up()
         while len(slots) < jobs:
             slot = index.due.first()
             if slot == NONE or not self._pressure.is_urgent(columns.deadline[slot]):
@@ -231,6 +238,21 @@ class Backlog:
             flow = index.take(slot)
             flow.tag += (columns.prompt[slot] + columns.output[slot]) / flow.weight
             slots.append(slot)
+
+    def _give_up(self) -> None:
+        """More was promised than can be kept. Earliest deadline first would make all of them late by a little; so the
+        largest are given up, which are the fewest (Moore, Hodgson 1968).
+        """
+        index, pressure, cost = self._index, self._pressure, self._cost
+        near = itertools.takewhile(
+            lambda slot: bin_of(index.columns.deadline[slot]) <= pressure.excess_bin, index.due.walk()
+        )
+        for slot in sorted(itertools.islice(near, NEAR_JOBS), key=lambda slot: self._seconds(slot, cost), reverse=True):
+            if pressure.excess_s <= 0:
+                return
+            pressure.excess_s -= self._seconds(slot, cost)
+            index.give_up(slot)
+            self.given_up += 1
 
     def _seconds(self, slot: int, cost: Cost) -> float:
         return cost.seconds(1, self._index.columns.prompt[slot], self._index.columns.output[slot])

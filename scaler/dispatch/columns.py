@@ -39,6 +39,7 @@ _TYPES = {
     "batch": "i",
     "window": "h",
     "state": "b",
+    "promised": "b",
     **dict.fromkeys(_LINKS, "i"),
 }
 
@@ -62,6 +63,8 @@ class Columns:
         self.batch = array("i")
         self.window = array("h")
         self.state = array("b")
+        # Whether its deadline is still to be kept: in the demand, and served early for it if need be.
+        self.promised = array("b")
         self.after = array("i")
         self.before = array("i")
         self.due_after = array("i")
@@ -107,6 +110,7 @@ class Columns:
         self.batch.append(batch)
         self.window.append(window)
         self.state.append(MOVING)
+        self.promised.append(1 if deadline else 0)
         self.after.append(NONE)
         self.before.append(NONE)
         self.due_after.append(NONE)

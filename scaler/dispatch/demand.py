@@ -29,6 +29,13 @@ from scaler.dispatch.due import BIN_BITS, bin_of
 # Fair turns end while this share of the time to a deadline, and this many seconds, are still to spare.
 MARGIN_SHARE = 0.1
 MARGIN_S = 30.0
+# A job's actual cost differs from its estimate by about as much as it is: that of n jobs by a share of 1/sqrt(n). So
+# much is promised beyond what can be done, because to refuse what could have been kept is the worse mistake.
+DOUBT = 1.0
+# Of promises that turn out to be too many, some are given up that are due within this time and among so many jobs.
+NEAR_S = 600.0
+NEAR_JOBS = 2000
+GUARD = 2.0
 # How often, under pressure, it is asked whether there still is any.
 _LOOK_MS = 200
 
@@ -85,7 +92,7 @@ class Demand:
         work_s = np.cumsum(units) / cost.per_s if cost.per_s else np.zeros(units.size)
         # A bin's end: its jobs are due at most four seconds before, and nothing is refused for these.
         time_s = (((bins[coming:] + 1) << BIN_BITS) - now_unix_ms) / 1000
-        return Curve(bins[coming:], time_s, work_s)
+        return Curve(bins[coming:], time_s, work_s, np.cumsum(jobs[coming:]))
 
     def _set(self, bins: Numbers, jobs: Numbers, prompt: Numbers, output: Numbers) -> None:
         self._bins = array("q", bins.astype(np.int64).tobytes())
@@ -95,14 +102,20 @@ class Demand:
 
 
 class Curve:
-    """At each bin's end: seconds until then, and seconds of work due by then."""
+    """At each bin's end: seconds until then, and seconds of work and jobs due by then."""
 
-    __slots__ = ("bins", "time_s", "work_s")
+    __slots__ = ("bins", "jobs", "time_s", "work_s")
 
-    def __init__(self, bins: Numbers, time_s: Numbers, work_s: Numbers) -> None:
+    def __init__(self, bins: Numbers, time_s: Numbers, work_s: Numbers, jobs: Numbers) -> None:
         self.bins = bins
         self.time_s = time_s
         self.work_s = work_s
+        self.jobs = jobs
+
+    def room_s(self, ahead_s: float) -> Numbers:
+        """Seconds of work that may still become due by then, if estimates err to our favour as much as is usual."""
+        doubt_s = DOUBT * self.work_s / np.sqrt(np.maximum(self.jobs, 1))
+        return self.time_s - ahead_s - self.work_s + doubt_s
 
     def work_due_s(self, deadline_unix_ms: int) -> float:
         """Seconds of work due by then."""
@@ -111,16 +124,17 @@ class Curve:
 
     def fits(self, extra_s: float, deadline_unix_ms: int, time_s: float, ahead_s: float) -> bool:
         """Whether so much more work may be due then, `time_s` from now."""
-        if self.work_due_s(deadline_unix_ms) + extra_s > time_s - ahead_s:
-            return False
         at = int(np.searchsorted(self.bins, bin_of(deadline_unix_ms)))
-        return not bool((self.work_s[at:] + extra_s > self.time_s[at:] - ahead_s).any())
+        due_s = float(self.work_s[at - 1]) if at else 0.0
+        doubt_s = DOUBT * due_s / float(np.sqrt(self.jobs[at - 1])) if at and self.jobs[at - 1] > 0 else 0.0
+        if due_s + extra_s > time_s - ahead_s + doubt_s:
+            return False
+        return not bool((self.room_s(ahead_s)[at:] < extra_s).any())
 
     def earliest_s(self, extra_s: float, ahead_s: float) -> float:
         """How many seconds from now so much more work could be due at the earliest."""
-        spare = self.time_s - ahead_s - self.work_s
         # Wherever it is due, it takes room from all later deadlines: the first place behind which there is enough.
-        too_tight = np.flatnonzero(spare < extra_s)
+        too_tight = np.flatnonzero(self.room_s(ahead_s) < extra_s)
         first = int(too_tight[-1]) + 1 if too_tight.size else 0
         before = float(self.work_s[first - 1]) if first else 0.0
         soonest = float(self.time_s[first - 1]) if first else 0.0
@@ -131,7 +145,7 @@ class Curve:
 class Pressure:
     """Whether deadlines must go first now. Looks at the curve only when what was spare may have been used up."""
 
-    __slots__ = ("_cost", "_looked_unix_ms", "_spare_s", "_used_s", "last_bin")
+    __slots__ = ("_cost", "_looked_unix_ms", "_spare_s", "_used_s", "excess_bin", "excess_s", "last_bin")
 
     def __init__(self) -> None:
         self._looked_unix_ms = 0
@@ -140,6 +154,9 @@ class Pressure:
         self._cost = Capacity().cost()
         # Jobs due up to this bin go first.
         self.last_bin = -1
+        # Seconds of work due up to the other bin that cannot be done in time.
+        self.excess_s = 0.0
+        self.excess_bin = -1
 
     def use(self, work_s: float) -> None:
         """Work was given to somebody's turn."""
@@ -176,3 +193,14 @@ class Pressure:
         self._spare_s = min(float(spare.min(initial=5.0)), 5.0)
         tight = np.flatnonzero(spare <= 0)
         self.last_bin = int(curve.bins[tight[-1]]) if tight.size else -1
+        self.excess_s = 0.0
+        if tight.size:
+            self._find_excess(curve, capacity, picked_s)
+
+    def _find_excess(self, curve: Curve, capacity: Capacity, picked_s: float) -> None:
+        near = (curve.time_s <= NEAR_S) & (curve.jobs <= NEAR_JOBS)
+        # The last of them to start must have the time that jobs take, long ones too.
+        late_s = (curve.work_s - curve.time_s)[near] + capacity.ahead_s + picked_s + GUARD * capacity.service_s
+        if late_s.size and late_s.max() > 0:
+            at = int(np.argmax(late_s))
+            self.excess_s, self.excess_bin = float(late_s[at]), int(curve.bins[at])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
 
@@ -16,33 +17,46 @@ CONFIDENCE = 0.95
 _CHECKED_MIN = 20
 _RATIO_UNCHECKED = 2.0
 _CHECKED_KEPT = 512
+# Up to 2 s, 8 s, 32 s and so on to a day.
+_CLASSES = 9
 
 
 class Misses:
-    """The ratio of actual to forecast wait of the last few hundred jobs."""
+    """The ratio of actual to forecast wait of lately finished jobs, apart by how long the forecast was: a wait of
+    seconds is mostly the job's own length, a wait of hours what others submit meanwhile.
+    """
 
     def __init__(self) -> None:
-        self._ratios: deque[float] = deque(maxlen=_CHECKED_KEPT)
-        self._high: float | None = None
+        self._ratios = [deque[float](maxlen=_CHECKED_KEPT) for _ in range(_CLASSES)]
+        self._high: dict[int, float] = {}
 
     def observe(self, forecast_wait_s: float, actual_wait_s: float) -> None:
         if forecast_wait_s <= 0 or actual_wait_s < 0:
             return
-        self._ratios.append(actual_wait_s / forecast_wait_s)
-        self._high = None
+        number = _class_of(forecast_wait_s)
+        self._ratios[number].append(actual_wait_s / forecast_wait_s)
+        self._high.pop(number, None)
 
-    @property
-    def high(self) -> float:
+    def high(self, forecast_wait_s: float) -> float:
         """At most this in 95 of 100; never below 1, or "latest" would come before "as likely as not"."""
-        if self._high is None:
-            few = len(self._ratios) < _CHECKED_MIN
-            self._high = _RATIO_UNCHECKED if few else max(1.0, float(np.quantile(self._ratios, CONFIDENCE)))
-        return self._high
+        number = _class_of(forecast_wait_s)
+        high = self._high.get(number)
+        if high is None:
+            ratios = self._ratios[number]
+            few = len(ratios) < _CHECKED_MIN
+            high = _RATIO_UNCHECKED if few else max(1.0, float(np.quantile(ratios, CONFIDENCE)))
+            self._high[number] = high
+        return high
 
     @property
     def error(self) -> float:
         """Median of actual minus forecast, as a share of the forecast; 0 before anything was checked."""
-        return float(np.median(self._ratios)) - 1.0 if self._ratios else 0.0
+        ratios = [ratio for some in self._ratios for ratio in some]
+        return float(np.median(ratios)) - 1.0 if ratios else 0.0
+
+
+def _class_of(wait_s: float) -> int:
+    return min(_CLASSES - 1, max(0, math.frexp(wait_s)[1] // 2))
 
 
 class LaneView:

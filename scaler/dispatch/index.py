@@ -43,6 +43,8 @@ LANES_IN_ORDER = tuple(Lane)
 _FEW = 2000
 # Forgotten rows are squeezed out when there are this many and they are a quarter of those that are left.
 _DEAD_MIN = 4096
+# Looking through all jobs for held ones that expired takes milliseconds.
+_LOOK_MS = 1000
 _TIME_MAX = 2**62
 
 
@@ -68,8 +70,9 @@ class Index:
         self.waiting = 0
         # Jobs, prompt and output tokens of those held by a time, a window or their batch; paused tenants keep theirs.
         self.held = [0, 0, 0]
-        # No held job's deadline is before this.
+        # No job that is not among the due ones has a deadline before this; when that was looked at last.
         self._held_deadline = _TIME_MAX
+        self._looked_unix_ms = -_LOOK_MS
         self._last_seq = 0
         self.now_unix_ms = 0
 
@@ -121,7 +124,7 @@ class Index:
         columns = self.columns
         state = self._state_for(slot)
         flow = self.flows[columns.flow[slot]]
-        prompt, output, deadline = columns.prompt[slot], columns.output[slot], columns.deadline[slot]
+        prompt, output, promised = columns.prompt[slot], columns.output[slot], columns.promised[slot]
         columns.state[slot] = state
         self.waiting += 1
         if state == QUEUED:
@@ -131,15 +134,18 @@ class Index:
             flow.output += output
             if not flow.is_paused:
                 self.lanes[flow.lane].enter(flow)
-                if deadline:
+                if promised:
                     self.due.link(slot, is_front=is_front)
         else:
             self._count_held(flow, 1, prompt, output)
             if state == UNTIL:
                 self._alarms.set(columns.not_before[slot], columns.seq[slot])
-        if deadline and state != PARKED and not flow.is_paused:
+        deadline = columns.deadline[slot]
+        if not deadline:
+            return
+        if promised and state != PARKED and not flow.is_paused:
             self.demand.add(deadline, 1, prompt, output)
-        if deadline and deadline < self._held_deadline and (state != QUEUED or flow.is_paused):
+        if deadline < self._held_deadline and (state != QUEUED or flow.is_paused or not promised):
             self._held_deadline = deadline
 
     def take(self, slot: int) -> Flow:
@@ -147,7 +153,7 @@ class Index:
         columns = self.columns
         state = columns.state[slot]
         flow = self.flows[columns.flow[slot]]
-        prompt, output, deadline = columns.prompt[slot], columns.output[slot], columns.deadline[slot]
+        prompt, output, promised = columns.prompt[slot], columns.output[slot], columns.promised[slot]
         columns.state[slot] = MOVING
         self.waiting -= 1
         if state == QUEUED:
@@ -155,13 +161,21 @@ class Index:
             flow.jobs -= 1
             flow.prompt -= prompt
             flow.output -= output
-            if deadline and not flow.is_paused:
+            if promised and not flow.is_paused:
                 self.due.unlink(slot)
         else:
             self._count_held(flow, -1, prompt, output)
-        if deadline and state != PARKED and not flow.is_paused:
-            self.demand.add(deadline, -1, -prompt, -output)
+        if promised and state != PARKED and not flow.is_paused:
+            self.demand.add(columns.deadline[slot], -1, -prompt, -output)
         return flow
+
+    def give_up(self, slot: int) -> None:
+        """A queued job's deadline is not to be kept any more: it has its tenant's turn until then, and no other."""
+        columns = self.columns
+        self.due.unlink(slot)
+        self.demand.add(columns.deadline[slot], -1, -columns.prompt[slot], -columns.output[slot])
+        columns.promised[slot] = 0
+        self._held_deadline = min(self._held_deadline, columns.deadline[slot])
 
     def forget(self, slot: int) -> None:
         if self.columns.state[slot] != MOVING:
@@ -218,13 +232,14 @@ class Index:
                 self.place(slot)
 
     def overdue(self, now_unix_ms: int) -> Numbers:
-        """Slots of waiting jobs whose deadline has passed."""
+        """Slots of waiting jobs whose deadline has passed; held ones' within a second."""
         slots = self.due.overdue(now_unix_ms)
-        if self._held_deadline > now_unix_ms:
+        if self._held_deadline > now_unix_ms or 0 <= now_unix_ms - self._looked_unix_ms < _LOOK_MS:
             return np.array(slots, np.int64)
+        self._looked_unix_ms = now_unix_ms
         columns = self.columns
         deadline, state = columns.view("deadline"), columns.view("state")
-        rows = np.flatnonzero((state >= QUEUED) & (deadline > 0) & ~self._is_in_due(state, deadline))
+        rows = np.flatnonzero((state >= QUEUED) & (deadline > 0) & ~self._is_in_due())
         late = deadline[rows] <= now_unix_ms
         self._held_deadline = int(deadline[rows][~late].min(initial=_TIME_MAX))
         return np.concatenate((np.array(slots, np.int64), rows[late]))
@@ -307,8 +322,8 @@ class Index:
         deadline, prompt, output = columns.view("deadline"), columns.view("prompt"), columns.view("output")
         self.waiting = int(np.count_nonzero(state >= QUEUED))
         self._rebuild_flows(np.flatnonzero(state == QUEUED), flow_of, prompt, output)
-        self.due.rebuild(np.flatnonzero(self._is_in_due(state, deadline)))
-        counted = (state >= QUEUED) & (state != PARKED) & (deadline > 0) & ~self._is_paused()[flow_of]
+        self.due.rebuild(np.flatnonzero(self._is_in_due()))
+        counted = (state >= QUEUED) & (state != PARKED) & (columns.view("promised") > 0) & ~self._is_paused()[flow_of]
         self.demand.rebuild(deadline[counted], prompt[counted], output[counted])
         self.reservations.count_again()
         held = state > QUEUED
@@ -383,8 +398,10 @@ class Index:
             return np.zeros(len(self.columns), bool)
         return (self.columns.view("state") == QUEUED) & is_paused[self.columns.view("flow")]
 
-    def _is_in_due(self, state: Numbers, deadline: Numbers) -> Numbers:
-        return (state == QUEUED) & (deadline > 0) & ~self._is_paused()[self.columns.view("flow")]
+    def _is_in_due(self) -> Numbers:
+        columns = self.columns
+        is_queued = (columns.view("state") == QUEUED) & (columns.view("promised") > 0)
+        return is_queued & ~self._is_paused()[columns.view("flow")]
 
     def _rebuild_flows(self, slots: Numbers, flow_of: Numbers, prompt: Numbers, output: Numbers) -> None:
         columns = self.columns

@@ -72,9 +72,13 @@ class Outlook:
             return Promise()
         fair_s, position = self._fair(quote.lane, quote.tenant, work_s, now_unix_ms, capacity)
         wait_s = max(min(fair_s, urgent_s), start_s + work_s + capacity.service_s)
+        latest = self._latest(now_unix_ms, wait_s)
+        if quote.deadline_unix_ms:
+            # It is accepted, and promises are broken much more seldom than one in twenty.
+            latest = max(min(latest, quote.deadline_unix_ms), now_unix_ms + round(wait_s * 1000))
         return Promise(
             eta_unix_ms=now_unix_ms + round(wait_s * 1000),
-            latest_unix_ms=self._latest(now_unix_ms, wait_s),
+            latest_unix_ms=latest,
             confidence=CONFIDENCE,
             position=position,
         )
@@ -148,7 +152,7 @@ class Outlook:
         return Place(seq, position, eta, self._latest(now_unix_ms, wait_s), "queued", "")
 
     def _latest(self, now_unix_ms: int, wait_s: float) -> int:
-        return now_unix_ms + round(wait_s * 1000 * self.misses.high)
+        return now_unix_ms + round(wait_s * 1000 * self.misses.high(wait_s))
 
     def _fair(self, lane: Lane, tenant: str, work_s: float, now_unix_ms: int, capacity: Capacity) -> tuple[float, int]:
         """Wait of work to come, behind what the tenant has in line already; and jobs before it."""
