@@ -14,6 +14,7 @@ from schemas.errors import ConfigError
 BENCHES = {
     "admission": ("producer.bench.admission", "who is let into the engine: our forecast, fixed concurrency and others"),
     "parity": ("producer.bench.parity", "`vllm run-batch` and `penstock run-batch` give the same tokens"),
+    "prefixes": ("producer.bench.prefixes", "jobs with the same beginning, put side by side by the dispatcher"),
     "tail": ("producer.bench.tail", "consumers of different speed share the end of a backlog"),
     "streaming": ("producer.bench.streaming", "what NATS adds to tokens that an engine streams"),
     "submit": ("producer.bench.submit", "a million jobs from one process, every one on disk"),
