@@ -171,6 +171,23 @@ class Broker:
             why = str(error) or type(error).__name__
             raise BusUnavailable(f"no answer from the broker within {timeout_s:g}s ({why})") from error
 
+    async def ask_many(self, questions: Sequence[tuple[str, bytes]]) -> list[Msg]:
+        """The replies to requests that may be asked twice, in their order; see `infra.many`.
+
+        Raises:
+            BusUnavailable: not all were answered; which were carried out is not known.
+        """
+        if not questions:
+            return []
+        try:
+            replies = await self._requests.ask_many(questions, timeout_s=_TRY_S)
+        except nats.errors.Error as error:
+            raise BusUnavailable(f"the broker cannot be asked now: {error or type(error).__name__}") from error
+        answered = [reply for reply in replies if isinstance(reply, Msg)]
+        if len(answered) < len(replies):
+            raise BusUnavailable(f"the broker answered {len(answered)} of {len(replies)} requests")
+        return answered
+
     async def subscribe(self, subject: str, handler: Handler) -> Subscription:
         """Core NATS, with an unbounded buffer."""
         return await subscribe(self.nc, subject, handler)

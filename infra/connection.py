@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import nats.errors
 from nats.aio.client import Client
@@ -92,6 +92,25 @@ class Requests:
             raise nats.errors.NoRespondersError
         return reply
 
+    async def ask_many(self, questions: Sequence[tuple[str, bytes]], *, timeout_s: float) -> list[Msg | Exception]:
+        """The reply to each of `questions`, subject and payload, or what went wrong with it. One task for all of them.
+
+        Raises:
+            nats.errors.Error: they could not be sent.
+        """
+        loop = asyncio.get_running_loop()
+        futures: dict[str, asyncio.Future[Msg]] = {}
+        try:
+            for subject, payload in questions:
+                key = str(next(self._numbers))
+                futures[key] = self._waiting[key] = loop.create_future()
+                await self._nc.publish(subject, payload, reply=self._prefix + key)
+            await asyncio.wait(futures.values(), timeout=timeout_s)
+        finally:
+            for key in futures:
+                del self._waiting[key]
+        return [_outcome(future) for future in futures.values()]
+
     def fail_all(self) -> None:
         for future in self._waiting.values():
             if not future.done():
@@ -108,6 +127,13 @@ async def subscribe(nc: Client, subject: str, handler: Handler) -> Subscription:
     return await nc.subscribe(  # pyright: ignore[reportUnknownMemberType]
         subject, cb=handler, pending_msgs_limit=-1, pending_bytes_limit=-1
     )
+
+
+def _outcome(future: asyncio.Future[Msg]) -> Msg | Exception:
+    if not future.done():
+        return TimeoutError("no reply in time")
+    error = future.exception()
+    return future.result() if error is None else Lost()
 
 
 def _expire(future: asyncio.Future[Msg]) -> None:
