@@ -46,7 +46,9 @@ def test_times_are_read_as_people_write_them() -> None:
     assert [seconds_of(text, "--t") for text in ("90", "1.5s", "2m", "1h", "1d")] == [90, 1.5, 120, 3600, 86400]
     assert deadline_of("30s", NOW) == NOW + timedelta(seconds=30)
     assert deadline_of("2026-01-02T03:04", NOW) == datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
-    for text in ("soon", "", "5 parsecs"):
+    assert deadline_of("8:30", NOW) == NOW + timedelta(hours=8.5)
+    assert deadline_of("0:00", NOW) == NOW + timedelta(days=1)
+    for text in ("soon", "", "5 parsecs", "25:00"):
         with pytest.raises(ConfigError, match="--deadline"):
             deadline_of(text, NOW)
 
@@ -153,3 +155,16 @@ def test_every_bench_that_is_listed_is_there(capsys: pytest.CaptureFixture[str])
     for name in listed:
         module = f"scaler.bench.{name}" if name in PASSED_ON else BENCHES[name][0]
         assert find_spec(module) is not None
+
+
+@pytest.mark.parametrize(("command", "module"), [("consumer", ["consumer"]), ("dispatcher", ["scaler", "dispatcher"])])
+def test_a_program_of_its_own_gets_its_arguments_untouched(
+    command: str, module: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    became: list[list[str]] = []
+    monkeypatch.setattr("os.execv", lambda _, words: became.append(words) or sys.exit(0))
+
+    with pytest.raises(SystemExit):
+        main([command, "--help", "--a.b", "c"])
+
+    assert became == [[sys.executable, "-P", "-m", *module, "--help", "--a.b", "c"]]
