@@ -1,4 +1,4 @@
-"""The command line with the real dispatcher and the simulated engine: what waits is ordered, held, told of, cancelled."""
+"""The command line with the real dispatcher and the simulated engine: what waits is ordered, held, told, cancelled."""
 
 from __future__ import annotations
 
