@@ -46,7 +46,7 @@ class PatientClient(Client):
             raise AssertionError("a raw message came the long way")
 
         subscription = await subscribe(self, subject, never)
-        self._raw_handlers[subscription._id] = handler  # noqa: SLF001
+        self._raw_handlers[subscription._id] = handler  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         return subscription
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
