@@ -51,8 +51,16 @@ _HEADER_ROOM = 4096
 _PENDING_BYTES = 16 * 1024 * 1024
 # A connection that is up and silent (a cut cable) is given up after three of these.
 _PING_S = 5
+# A stream stages 50 batches at most, those of clients that died included. One it did not begin is "incomplete" at its
+# commit. Message by message it would cost a disk sync each, and make the crowd worse.
+_BATCH_NOT_BEGUN = {10176, 10210}
+_CROWDED_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 # "JetStream system temporarily unavailable": a cluster that is electing.
 _NO_LEADER = 10008
+
+
+class _Crowded(Exception):
+    """The stream stages as many batches as it may."""
 
 
 async def connect(cfg: BrokerSection, *, name: str, url: str, on_reconnect: Callable[[], None] | None = None) -> Broker:
@@ -285,7 +293,7 @@ class Broker:
         tried_before = 0
         if len(part) > 1 and self.nc.is_connected:
             try:
-                acks = await self._store_atomically(part)
+                acks = await self._store_when_there_is_room(part)
             except (nats.errors.Error, TimeoutError, msgspec.DecodeError) as error:
                 # Stored or not, nobody knows. The message ids sort it out, and the acks say that we tried before.
                 log.debug("batch.uncertain", extra={"error": repr(error)})
@@ -306,8 +314,21 @@ class Broker:
 
         return await asyncio.gather(*(alone(message) for message in part))
 
+    async def _store_when_there_is_room(self, part: list[Outgoing]) -> list[Ack]:
+        """As `_store_atomically`, later where other clients have as many batches on their way as the stream allows."""
+        for pause_s in _CROWDED_S:
+            try:
+                return await self._store_atomically(part)
+            except _Crowded:
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - nobody guards a secret with it
+        return []
+
     async def _store_atomically(self, part: list[Outgoing]) -> list[Ack]:
-        """Acks for the whole batch, or none when the broker refused it."""
+        """Acks for the whole batch, or none when the broker refused it.
+
+        Raises:
+            _Crowded: another time it may be taken.
+        """
         if any(len(message.payload) > self.payload_bytes_max for message in part):
             return []
         batch_id = uuid.uuid4().hex
@@ -331,6 +352,8 @@ class Broker:
         ack = puback_decoder.decode(reply.data)
         if ack.error is None and ack.count == last:
             return [Ack(ack.stream, ack.seq - last + place) for place in range(1, last + 1)]
+        if ack.error is not None and ack.error.err_code in _BATCH_NOT_BEGUN:
+            raise _Crowded
         log.debug("batch.refused", extra={"error": ack.error.description if ack.error else f"count {ack.count}"})
         return []
 

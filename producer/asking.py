@@ -16,6 +16,8 @@ Answer = TypeVar("Answer")
 
 # A submit does not wait longer for advice than this.
 PATIENCE_S = 0.5
+# A cancel that must reach the disk before it is answered.
+CANCEL_S = 5.0
 # A cancel of half a million jobs, or a change that must reach the disk.
 LONG_S = 30.0
 # Ids in one question: together well below any broker's limit of a message.

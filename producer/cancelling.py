@@ -39,7 +39,7 @@ async def cancel(broker: Broker, address: Address, *, seq: int, queue: str = "",
     if result is not None:
         return result
     question = Cancel(tenant=address.tenant, jobs=[address.job])
-    told = await asking.ask(broker, address.pool, question, Cancelled, within_s=asking.PATIENCE_S)
+    told = await asking.ask(broker, address.pool, question, Cancelled, within_s=asking.CANCEL_S)
     result = await wait(ABORT_WITHIN_S) if told is not None and told.jobs else None
     if result is None:
         result = await _stopped(broker, address, wait)

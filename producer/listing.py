@@ -23,7 +23,7 @@ class JobInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One job as it stands.
 
     `state` is held (in the backlog, until a time, a window or a resume: `why_held`), queued, waiting (at a consumer's
-    door), running, or a result's status. Position and times are the dispatcher's forecast.
+    door), running, or a result's status. `position`, from 1, and times are the dispatcher's forecast; 0 without one.
     """
 
     job: str
@@ -186,7 +186,7 @@ def _waiting_info(one: WaitingJob, pool: str) -> JobInfo:
         batch=one.batch,
         submitted_unix_ms=one.submitted_unix_ms,
         deadline_unix_ms=one.deadline_unix_ms,
-        position=one.position,
+        position=one.position + 1 if one.state == "queued" else 0,
         eta_unix_ms=one.eta_unix_ms,
         latest_unix_ms=one.latest_unix_ms,
         why_held=one.why_held,

@@ -75,5 +75,5 @@ def no_dispatcher_for(field: str, pool: str) -> JobMalformed:
 
 
 # Cached: checking three names costs more than all else about a subject, and a client has few of them.
-ready_subject = lru_cache(maxsize=4096)(subjects.ready)
-backlog_subject = lru_cache(maxsize=4096)(subjects.backlog)
+ready_subject = lru_cache(maxsize=16384)(subjects.ready)
+backlog_subject = lru_cache(maxsize=16384)(subjects.backlog)

@@ -28,7 +28,7 @@ from producer.routing import (
 from schemas import subjects
 from schemas.backlog import Ticket, header_of
 from schemas.dispatch import Promise, Quote, WaitingJob
-from schemas.errors import DeadlineImpossible, PenstockError
+from schemas.errors import DeadlineImpossible, JobMalformed, PenstockError
 from schemas.result import Result
 from schemas.subjects import Lane
 
@@ -152,7 +152,11 @@ class Submitting:
             JobMalformed: the dispatcher knows no such window.
         """
         promise = await asking.ask(self._broker, pool, quote, Promise)
-        if promise is not None and quote.is_firm and not promise.is_accepted:
+        if promise is None or promise.is_accepted:
+            return promise
+        if quote.window and not promise.earliest_unix_ms:
+            raise JobMalformed(promise.reason or f"there is no window {quote.window!r}", param="window")
+        if quote.is_firm:
             raise impossible(quote, promise)
         return promise
 
@@ -277,13 +281,13 @@ def _terms_of(one: Prepared) -> _Terms:
 
 
 def _quote_of(terms: _Terms, tickets: Sequence[Ticket]) -> Quote:
-    is_output_known = all(ticket.output_tokens_max for ticket in tickets)
+    is_bounded = all(ticket.output_tokens_max for ticket in tickets)
     return Quote(
         tenant=terms.tenant,
         lane=terms.lane,
         jobs=len(tickets),
         prompt_tokens=sum(ticket.prompt_tokens for ticket in tickets),
-        output_tokens=sum(ticket.output_tokens_max for ticket in tickets) if is_output_known else 0,
+        output_tokens_max=sum(ticket.output_tokens_max for ticket in tickets) if is_bounded else 0,
         deadline_unix_ms=terms.deadline_unix_ms,
         not_before_unix_ms=terms.not_before_unix_ms,
         window=terms.window,

@@ -93,22 +93,22 @@ def discard(output: Path) -> None:
 def quote_of(order: Order, ledger: Ledger, *, tenant: str) -> Quote:
     """All lines that are left, as one question. Reads the file once."""
     assert order.deadline is not None
-    jobs = prompt_tokens = output_tokens = 0
-    is_output_known = True
+    jobs = prompt_tokens = output_tokens_max = 0
+    is_bounded = True
     for number, text in lines_of(order.input):
         todo = ledger.take(number, text)
         if isinstance(todo, Todo):
             ticket = ticket_of_job(Job(id=todo.job_id, body=todo.line.body, endpoint=todo.line.url))
             jobs += 1
             prompt_tokens += ticket.prompt_tokens
-            output_tokens += ticket.output_tokens_max
-            is_output_known = is_output_known and ticket.output_tokens_max > 0
+            output_tokens_max += ticket.output_tokens_max
+            is_bounded = is_bounded and ticket.output_tokens_max > 0
     return Quote(
         tenant=tenant,
         lane=lane_of(order.lane),
         jobs=jobs,
         prompt_tokens=prompt_tokens,
-        output_tokens=output_tokens if is_output_known else 0,
+        output_tokens_max=output_tokens_max if is_bounded else 0,
         deadline_unix_ms=round(order.deadline.timestamp() * 1000),
         is_firm=True,
     )

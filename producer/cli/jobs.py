@@ -42,7 +42,8 @@ def pool_line(pool: PoolInfo) -> str:
     if pool.waiting_jobs or pool.held_jobs:
         tokens = f" with about {pool.waiting_tokens:,} tokens" if pool.waiting_tokens else ""
         held = f", {pool.held_jobs:,} held" if pool.held_jobs else ""
-        parts.append(f"{pool.waiting_jobs:,} jobs wait{tokens}{held}")
+        waiting = "1 job waits" if pool.waiting_jobs == 1 else f"{pool.waiting_jobs:,} jobs wait"
+        parts.append(f"{waiting}{tokens}{held}")
         if not pool.dispatcher:
             parts.append("no dispatcher answers; start one: penstock dispatcher")
     if pool.paused:

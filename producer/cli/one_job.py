@@ -54,7 +54,10 @@ async def _submit(invocation: Invocation) -> int:
         handle = await client.submit(request)
         if arguments.wait:
             return _show_result(await _waited(handle, arguments), as_json=arguments.json)
-        promise = handle.promise or (await handle.eta() if handle.queue == backlog_stream(handle.pool) else None)
+        is_waiting = handle.queue == backlog_stream(handle.pool)
+        promise = handle.promise or (await handle.eta() if is_waiting else None)
+        if is_waiting and promise is None and await client.look() is None:
+            note(f"no dispatcher answers for pool {handle.pool}, the job waits for one; start it: penstock dispatcher")
         if arguments.json:
             say_json({**_told(handle), "promise": promise})
         else:

@@ -9,6 +9,8 @@ from schemas.dispatch import Promise
 
 def told(promise: Promise, now: dt.datetime) -> str:
     """One line: when, how sure, and how many come first. `now` gives the zone as well."""
+    if promise.reason:
+        return promise.reason
     before = f"{promise.position:,} before it" if promise.position else "next in line"
     if not promise.eta_unix_ms:
         return f"{before}; nothing is known of the pool's speed yet"

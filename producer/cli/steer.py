@@ -42,7 +42,7 @@ async def _cancel(invocation: Invocation) -> int:
             if arguments.json:
                 say_json({"cancelled": ended, "pool": client.pool, "tenant": client.tenant, "batch": arguments.batch})
             else:
-                say(f"{what}: {ended} jobs cancelled")
+                say(f"{what}: {ended:,} {'job' if ended == 1 else 'jobs'} cancelled")
             return Exit.OK
         for job in arguments.job:
             result = await client.cancel(job)

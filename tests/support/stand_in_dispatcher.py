@@ -13,7 +13,7 @@ from infra.broker import Broker, connect
 from infra.messages import StoredMessage
 from schemas import subjects
 from schemas.config import BrokerSection
-from schemas.dispatch import AnyQuestion, Look, Snapshot
+from schemas.dispatch import AnyQuestion, Cancelled, Look, Snapshot
 from schemas.subjects import Lane
 
 Answer = Callable[[Any], Any]
@@ -26,7 +26,7 @@ class StandInDispatcher:
         self._url = url
         self._pool = pool
         # By the question's tag: quote, find, list, cancel, change, look.
-        self.answers: dict[str, Answer] = {"look": self._look, **answers}
+        self.answers: dict[str, Answer] = {"look": self._look, "cancel": lambda _: Cancelled(jobs=0), **answers}
         self.asked: list[AnyQuestion] = []
         self.broker: Broker
 

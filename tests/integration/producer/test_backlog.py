@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from producer.batch.run import Order, Run, plan
 from producer.client import Client
 from producer.pouring import Receipt
 from producer.request import Request
+from producer.sync import SyncClient
 from schemas import subjects
 from schemas.backlog import ticket_of
 from schemas.config import BrokerSection, ClientSection, Config
@@ -208,7 +210,7 @@ def test_many_jobs_of_one_deadline_are_one_question(tmp_path: Path) -> None:
         handles = await stage.client.submit_many([chat("x" * 40, max_tokens=5)] * 50, deadline_s=60, stream=False)
 
         (quote,) = stage.dispatcher.questions(Quote)
-        assert (quote.jobs, quote.output_tokens, quote.is_firm) == (50, 250, True)
+        assert (quote.jobs, quote.output_tokens_max, quote.is_firm) == (50, 250, True)
         assert {handle.promise.eta_unix_ms for handle in handles if handle.promise} == {SOON}
 
     run(tmp_path, story)
@@ -227,7 +229,7 @@ def test_a_dispatcher_that_does_not_answer_delays_a_submit_and_refuses_nothing(t
 
 def test_a_window_that_the_dispatcher_does_not_know_is_refused_at_once(tmp_path: Path) -> None:
     async def story(stage: Stage) -> None:
-        stage.dispatcher.answers["quote"] = lambda _: {"error": "no window 'nihgt': there is night", "param": "window"}
+        stage.dispatcher.answers["quote"] = lambda _: Promise(is_accepted=False, reason="there is no window 'nihgt'")
 
         with pytest.raises(JobMalformed, match="nihgt") as caught:
             await stage.client.submit(chat("x"), window="nihgt")
@@ -372,7 +374,7 @@ def test_a_dispatcher_cancels_a_batch_in_one_question(tmp_path: Path) -> None:
 def test_the_list_shows_what_waits_in_its_order_and_why_it_is_held(tmp_path: Path) -> None:
     async def story(stage: Stage) -> None:
         waiting = [
-            WaitingJob(job="a", tenant="default", lane="bulk", position=1, eta_unix_ms=SOON),
+            WaitingJob(job="a", tenant="default", lane="bulk", position=0, eta_unix_ms=SOON),
             WaitingJob(job="b", tenant="default", lane="bulk", state="held", why_held="window night opens 22:00"),
         ]
         stage.dispatcher.answers["list"] = lambda _: WaitingJobs(jobs=waiting)
@@ -449,5 +451,44 @@ def test_a_stream_of_submits_is_acknowledged_in_order_and_tells_what_is_wrong(tm
         receipts = [one for one in outcomes if isinstance(one, Receipt)]
         assert [one.custom_id for one in receipts] == [f"{number}" for number in range(2500) if number != 1200]
         assert [one.seq for one in receipts] == list(range(1, 2500))
+
+    run(tmp_path, story)
+
+
+def test_a_resumed_file_finds_its_lines_in_the_backlog_and_the_queue(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        (tmp_path / "in.jsonl").write_text("")
+        order = Order(input=tmp_path / "in.jsonl", output=tmp_path / "out.jsonl")
+        planned = plan(order, broker="shared", pool="default", tenant="default", run_id="run")
+        assert planned is not None
+        await stage.client.submit_many([Request(body=chat("x"), job_id="run-1", stream=False)])
+        await stage.dispatcher.move_all()
+        for job in ("run-2", "other-3"):
+            await stage.client.submit(chat("x"), job_id=job, stream=False)
+
+        queued = await Run(planned, lambda: 0.0)._queued(stage.client)
+
+        assert queued == {"run-1", "run-2"}
+
+    run(tmp_path, story)
+
+
+def test_the_synchronous_client_has_the_same_verbs(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        stage.dispatcher.answers["quote"] = lambda _: Promise(eta_unix_ms=SOON)
+        stage.dispatcher.answers["cancel"] = lambda _: Cancelled(jobs=3)
+        stage.dispatcher.answers["change"] = lambda _: {}
+
+        def told() -> tuple[int, int | None, int]:
+            with SyncClient(stage.broker.url, config=CONFIG) as client:
+                receipts = list(client.submit_stream([chat("x")] * 3, lane="bulk"))
+                promise = client.submit(chat("x"), deadline_s=60, stream=False).promise
+                client.pause(tenant="t")
+                client.weigh({"t": 2})
+                snapshot = client.look()
+                assert snapshot is not None
+                return len(receipts), promise and promise.eta_unix_ms, client.cancel_batch("b")
+
+        assert await asyncio.to_thread(told) == (3, SOON, 3)
 
     run(tmp_path, story)
