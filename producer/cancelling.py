@@ -5,7 +5,6 @@ Looked for in the order in which it moves, so that it cannot slip past.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -15,9 +14,9 @@ from producer import asking, stored
 from producer.feed import Address
 from schemas import subjects
 from schemas.dispatch import Cancel, Cancelled
-from schemas.errors import JobCancelled, JobMalformed, UnknownEndpoint
-from schemas.job import decode_job
-from schemas.result import Result, Timing, detail_of, encode_result, status_of
+from schemas.errors import JobCancelled, JobMalformed
+from schemas.result import Result, encode_result
+from schemas.unstarted import unstarted
 
 # A consumer answers at once, from memory; this is a round trip with room for a busy event loop.
 ANSWER_WITHIN_S = 0.3
@@ -69,19 +68,7 @@ async def stored_result(broker: Broker, address: Address) -> Result | None:
 def cancelled_result(address: Address, payload: bytes) -> Result:
     """Of a job that never started."""
     error = JobCancelled("cancelled before it started")
-    result = Result(
-        id=address.job,
-        status=status_of(error),
-        status_code=error.status_code,
-        pool=address.pool,
-        tenant=address.tenant,
-        error=detail_of(error),
-    )
-    with contextlib.suppress(JobMalformed, UnknownEndpoint):
-        job = decode_job(payload)
-        timing = Timing(submitted_unix_ms=job.submitted_unix_ms)
-        result = msgspec.structs.replace(result, endpoint=job.endpoint, custom_id=job.custom_id, timing=timing)
-    return result
+    return unstarted(address.job, error, payload, pool=address.pool, tenant=address.tenant)
 
 
 async def _stopped(broker: Broker, address: Address, wait: Wait) -> Result | None:
