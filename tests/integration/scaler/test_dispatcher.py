@@ -222,3 +222,58 @@ def test_jobs_stored_by_hand_without_a_ticket_are_served(tmp_path: Path) -> None
             await broker.close()
 
     asyncio.run(story())
+
+
+def test_identical_deterministic_jobs_are_computed_once_and_answered_each(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with scene(tmp_path) as here:
+            await here.client.pause()
+            same = {"prompt": "the same river", "max_tokens": 8, "temperature": 0}
+            handles = await here.client.submit_many([request(body=same, custom_id=f"c{n}") for n in range(20)])
+            foreign = await here.client.submit(request(body=same, tenant="foreign"))
+            await here.client.resume()
+            results = await asyncio.gather(*(handle.result(30) for handle in handles))
+            alone = await foreign.result(30)
+
+            assert {result.status for result in results} == {Status.COMPLETED}
+            assert [result.custom_id for result in results] == [f"c{n}" for n in range(20)]
+            assert [result.id for result in results] == [handle.id for handle in handles]
+            first = [result for result in results if not result.same_as]
+            assert len(first) == 1
+            assert {result.same_as for result in results} == {"", first[0].id}
+            assert len({bytes(result.body) for result in results}) == 1
+            assert not alone.same_as, "not across tenants, unless the configuration says so"
+            await here.until_no_message_waits()
+            assert (await here.look()).coalesced == 19
+
+    asyncio.run(story())
+
+
+def test_those_who_wait_for_an_identical_job_can_be_cancelled_alone(tmp_path: Path) -> None:
+    slow = ("--engine.step_s", "0.2", "--engine.sequences_max", "4", "--engine.blocks", "64")
+
+    async def story() -> None:
+        async with scene(tmp_path, engine=slow) as here:
+            same = {"prompt": "the same river", "max_tokens": 16, "min_tokens": 16, "temperature": 0}
+            first, second, third = await here.client.submit_many([request(body=same) for _ in range(3)])
+            await asyncio.sleep(0.5)
+            assert (await second.cancel()).status is Status.CANCELLED
+            assert (await first.result(30)).status is Status.COMPLETED
+            assert (await third.result(30)).same_as == first.id
+
+    asyncio.run(story())
+
+
+def test_when_the_computed_one_is_cancelled_the_next_is_computed(tmp_path: Path) -> None:
+    slow = ("--engine.step_s", "0.2", "--engine.sequences_max", "4", "--engine.blocks", "64")
+
+    async def story() -> None:
+        async with scene(tmp_path, engine=slow) as here:
+            same = {"prompt": "the same river", "max_tokens": 16, "min_tokens": 16, "temperature": 0}
+            first, second, third = await here.client.submit_many([request(body=same) for _ in range(3)])
+            await asyncio.sleep(0.5)
+            assert (await first.cancel()).status is Status.CANCELLED
+            assert (await second.result(30)).status is Status.COMPLETED
+            assert (await third.result(30)).same_as == second.id
+
+    asyncio.run(story())
