@@ -64,9 +64,7 @@ def _round(seed: int, *, jobs: int, places: int) -> dict[str, Any]:
     return outcome
 
 
-def _could_be_met_from_then(
-    arrivals: list[Arrival], lives: list[Ended], rate: float, sample: list[int]
-) -> list[bool]:
+def _could_be_met_from_then(arrivals: list[Arrival], lives: list[Ended], rate: float, sample: list[int]) -> list[bool]:
     """With all that was accepted before and after, by its real size, as far as it was not done yet."""
     rows = [
         (one.at_s, one.cost / rate, one.deadline_s, life.started_s, life.finished_s)
