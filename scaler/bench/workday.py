@@ -47,7 +47,7 @@ def mean_output(tenant: str) -> float:
 
 def a_day(seed: int, *, jobs: int, load: float) -> tuple[list[Arrival], float]:
     """The arrivals in order, and the pool's rate in output tokens a second at which they are `load` of a day."""
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - a simulation
     bursts = [(rng.uniform(0.5, 22.5) * HOUR_S, rng.uniform(600, 2700)) for _ in range(rng.randint(2, 4))]
     arrivals: list[Arrival] = []
     live = int(jobs * _SHARES[1])
