@@ -213,8 +213,10 @@ class Session:
         if feed is None or feed.address != address or feed.is_finished:
             feed = self._new_feed(address, None)
             feed.is_live = self._inbox.hears_results_of(address.pool, address.tenant)
-        stream = subjects.backlog_stream(address.pool) if known.seq else ""
-        return self._handle(one, feed, Ack(stream=stream, seq=known.seq), promise=promise_of(known))
+        # Where a job is that was moved, its number in the backlog says nothing.
+        is_waiting = known.state in ("queued", "held")
+        ack = Ack(stream=subjects.backlog_stream(address.pool), seq=known.seq) if is_waiting else Ack(stream="", seq=0)
+        return self._handle(one, feed, ack, promise=promise_of(known))
 
     async def _feed_for(self, placed: Placed, listener: Listener | None) -> Feed:
         one = placed.one

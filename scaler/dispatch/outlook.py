@@ -49,7 +49,9 @@ class Outlook:
             return Promise(is_accepted=False, reason=f"there is no window {quote.window!r}, or it never opens")
         # At least so long until it starts, whatever the order.
         start_s = (max(quote.not_before_unix_ms, opens, now_unix_ms) - now_unix_ms) / 1000
-        per_job = index.estimate_output(quote.tenant, quote.lane, 0) if not quote.output_tokens else 0.0
+        # As `add` will estimate them one by one.
+        at_most = -(-quote.output_tokens_max // max(1, quote.jobs))
+        per_job = index.estimate_output(quote.tenant, quote.lane, at_most) if not quote.output_tokens else 0.0
         output = quote.output_tokens or round(quote.jobs * per_job)
         cost = capacity.cost()
         work_s = cost.seconds(quote.jobs, quote.prompt_tokens, output)
