@@ -357,6 +357,25 @@ def test_a_dispatchers_cancel_is_waited_for(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
+def test_a_cancel_that_overtakes_the_dispatchers_eyes_is_asked_again(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        body = b'{"id": "mine", "status": "cancelled", "status_code": 499, "pool": "default", "tenant": "default"}'
+
+        def cancel(_: Cancel) -> Cancelled:
+            if len(stage.dispatcher.questions(Cancel)) < 2:
+                return Cancelled(jobs=0)
+            subject = subjects.result("default", "default", "mine")
+            storing.append(asyncio.create_task(stage.dispatcher.broker.store(subject, body)))
+            return Cancelled(jobs=1)
+
+        storing: list[asyncio.Task[Any]] = []
+        stage.dispatcher.answers["cancel"] = cancel
+
+        assert (await stage.client.cancel("mine")).status is Status.CANCELLED
+
+    run(tmp_path, story)
+
+
 def test_a_batch_is_cancelled_wherever_its_jobs_are_and_nothing_else(tmp_path: Path) -> None:
     async def story(stage: Stage) -> None:
         def requests(batch: str) -> list[Request]:
