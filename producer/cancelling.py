@@ -5,6 +5,7 @@ Looked for in the order in which it moves, so that it cannot slip past.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import msgspec
