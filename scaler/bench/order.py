@@ -1,4 +1,4 @@
-"""`order`: what the index costs (processor time) and how even shares are, with a million jobs of ten thousand tenants."""
+"""`order`: what the index costs (processor time), how even shares are, with a million jobs of ten thousand tenants."""
 
 from __future__ import annotations
 

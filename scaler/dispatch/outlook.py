@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import msgspec
+import numpy as np
 
 from scaler.dispatch.capacity import Capacity, Cost
 from scaler.dispatch.columns import NONE, PARKED, QUEUED, UNTIL
@@ -128,6 +129,18 @@ class Outlook:
         if tenant != "*":
             places = self._first_of_tenant(tenant, limit, now_unix_ms, capacity)
         return places + self._first_held(tenant, limit - len(places))
+
+    def of(self, slot: int, now_unix_ms: int, capacity: Capacity) -> Place:
+        """One waiting job's; counts its tenant's jobs before it, some milliseconds for a million."""
+        columns, cost = self._index.columns, capacity.cost()
+        flow = self._index.flows[columns.flow[slot]]
+        before = (columns.view("flow") == flow.number) & (columns.view("state") == QUEUED)
+        before &= columns.view("seq") <= columns.seq[slot]
+        jobs = int(np.count_nonzero(before))
+        prompt, output = (int(columns.view(name)[before].sum()) for name in ("prompt", "output"))
+        in_line_s, ahead = self._wait(flow.lane, flow, cost.seconds(jobs, prompt, output), now_unix_ms, capacity)
+        position = ahead + max(0, jobs - 1)
+        return self._place(slot, position, in_line_s if cost.per_s else 0.0, now_unix_ms, capacity.service_s)
 
     def _first_of_all(self, limit: int, now_unix_ms: int, capacity: Capacity) -> list[Place]:
         columns, cost = self._index.columns, capacity.cost()

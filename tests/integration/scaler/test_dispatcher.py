@@ -277,3 +277,19 @@ def test_when_the_computed_one_is_cancelled_the_next_is_computed(tmp_path: Path)
             assert (await third.result(30)).same_as == second.id
 
     asyncio.run(story())
+
+
+def test_a_waiting_job_knows_its_place_and_when_it_will_be_done(tmp_path: Path) -> None:
+    slow = ("--engine.step_s", "0.05", "--engine.sequences_max", "4", "--engine.blocks", "64")
+
+    async def story() -> None:
+        async with scene(tmp_path, engine=slow) as here:
+            handles = await here.client.submit_many([request(lane="bulk") for _ in range(200)])
+            await asyncio.gather(*(handle.result(60) for handle in handles[:40]))
+            near, far = await handles[120].eta(), await handles[199].eta()
+            assert near is not None
+            assert far is not None
+            assert far.position - near.position == 79
+            assert 0 < near.eta_unix_ms < far.eta_unix_ms <= far.latest_unix_ms
+
+    asyncio.run(story())
