@@ -84,7 +84,9 @@ def _held(index: Index) -> Amount:
         jobs=paused.jobs + jobs,
         prompt_tokens=paused.prompt_tokens + prompt,
         output_tokens=paused.output_tokens + output,
-        oldest_unix_ms=min((time for time in (paused.oldest_unix_ms, index.oldest_held_unix_ms()) if time), default=0),
+        oldest_unix_ms=min(
+            (time for time in (paused.oldest_unix_ms, index.search.oldest_held_unix_ms()) if time), default=0
+        ),
     )
 
 

@@ -44,6 +44,9 @@ class Flows:
     def weight_of(self, tenant: str) -> float:
         return self._settings.weights.get(tenant) or self._weights.get(tenant, 1.0)
 
+    def is_paused(self, tenant: str) -> bool:
+        return tenant in self._settings.paused_tenants
+
     def change(self, settings: DispatchSettings) -> None:
         self._settings = settings
         for flow in self.all:

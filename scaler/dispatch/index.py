@@ -6,13 +6,12 @@ cancel) changes the column of states and then threads all lists anew: 0.2 s for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import numpy as np
 
 from scaler.dispatch.columns import (
-    DEAD,
     MOVING,
     NONE,
     PARKED,
@@ -26,12 +25,12 @@ from scaler.dispatch.columns import (
 )
 from scaler.dispatch.demand import Demand
 from scaler.dispatch.due import DueQueue
-from scaler.dispatch.fair import Flow
-from scaler.dispatch.flows import LANES_IN_ORDER, Flows
-from scaler.dispatch.found import KeyIndex
+from scaler.dispatch.fair import Flow, link, unlink
+from scaler.dispatch.flows import Flows
 from scaler.dispatch.holds import Alarms, Windows
 from scaler.dispatch.names import Names
 from scaler.dispatch.reservations import Reservations
+from scaler.dispatch.search import Search
 from scaler.dispatch.settings import DispatchSettings
 from schemas.backlog import Ticket
 from schemas.config import DispatcherSection
@@ -58,10 +57,10 @@ class Index:
         self.tenants = Flows(cfg.weights)
         self.flows, self.lanes = self.tenants.all, self.tenants.lanes
         self.batches = Names()
+        self.search = Search(self.columns, self.tenants, self.batches)
         self._paused_batches: set[int] = set()
         self.windows = Windows(cfg.windows)
         self._alarms = Alarms()
-        self._keys = KeyIndex()
         self.due = DueQueue(self.columns)
         self.demand = Demand()
         self.reservations = Reservations(self.demand)
@@ -79,7 +78,7 @@ class Index:
         per_flow, per_alarm = 400, 56
         return (
             self.columns.bytes_held
-            + self._keys.bytes_held
+            + self.search.bytes_held
             + per_flow * len(self.flows)
             + per_alarm * len(self._alarms)
             + self.demand.bytes_held
@@ -124,7 +123,7 @@ class Index:
         columns.state[slot] = state
         self.waiting += 1
         if state == QUEUED:
-            _link(columns, flow, slot, is_front=is_front)
+            link(columns, flow, slot, is_front=is_front)
             flow.jobs += 1
             flow.prompt += prompt
             flow.output += output
@@ -153,7 +152,7 @@ class Index:
         columns.state[slot] = MOVING
         self.waiting -= 1
         if state == QUEUED:
-            _unlink(columns, flow, slot)
+            unlink(columns, flow, slot)
             flow.jobs -= 1
             flow.prompt -= prompt
             flow.output -= output
@@ -197,7 +196,7 @@ class Index:
         if columns.dead < _DEAD_MIN or columns.dead * 4 < len(columns) - columns.dead:
             return
         moved_to = columns.compact()
-        self._keys.forget()
+        self.search.forget()
         for flow in self.flows:
             if flow.head != NONE:
                 flow.head, flow.tail = int(moved_to[flow.head]), int(moved_to[flow.tail])
@@ -251,51 +250,6 @@ class Index:
             self._settle(np.flatnonzero(np.isin(batch, numbers) & (state >= QUEUED)))
         elif before.paused_tenants != settings.paused_tenants:
             self.rebuild()
-
-    def slots_of_tenant(self, tenant: str, batch: str = "") -> Numbers:
-        """The waiting ones, in the order in which they came."""
-        columns = self.columns
-        numbers = [flow.number for lane in LANES_IN_ORDER if (flow := self.tenants.find(lane, tenant))]
-        if not numbers:
-            return np.empty(0, np.int64)
-        flow = columns.view("flow")
-        # One comparison a lane: much faster than isin.
-        mine = np.zeros(len(columns), bool)
-        for number in numbers:
-            mine |= flow == number
-        mine &= columns.view("state") >= QUEUED
-        if batch:
-            known = self.batches.known(batch)
-            mine &= columns.view("batch") == (NONE if known is None else known)
-        return np.flatnonzero(mine)
-
-    def held_slots(self, tenant: str, limit: int) -> list[int]:
-        """The first of those held by something; `*` is every tenant. Those of paused tenants are in their queues."""
-        columns = self.columns
-        if tenant == "*":
-            slots = np.flatnonzero((columns.view("state") > QUEUED) | self._is_stopped())[:limit]
-        else:
-            mine = self.slots_of_tenant(tenant)
-            is_held = (columns.view("state")[mine] > QUEUED) | (tenant in self.settings.paused_tenants)
-            slots = mine[is_held][:limit]
-        return slots.tolist()
-
-    def oldest_held_unix_ms(self) -> int:
-        """Of those held by a time, a window or their batch; 0 where there are none."""
-        if not self.held[0]:
-            return 0
-        return int(self.columns.view("stored")[np.argmax(self.columns.view("state") > QUEUED)])
-
-    def slots_of_keys(self, tenant: str, job_keys: Iterable[int]) -> list[int]:
-        """Waiting and moving ones."""
-        keys = np.fromiter(job_keys, np.uint64)
-        if not keys.size:
-            return []
-        columns = self.columns
-        slots = self._keys.slots_of(columns, keys)
-        return [
-            slot for slot in slots if columns.state[slot] != DEAD and self.flows[columns.flow[slot]].tenant == tenant
-        ]
 
     def estimate_output(self, tenant: str, lane: Lane, output_max: int) -> float:
         return self._estimate_output(tenant, lane, output_max)
@@ -364,13 +318,6 @@ class Index:
         self.held[1] += jobs * prompt
         self.held[2] += jobs * output
 
-    def _is_stopped(self) -> Numbers:
-        """Rows that are in line, but their tenant is paused."""
-        is_paused = self.tenants.are_paused()
-        if not is_paused.any():
-            return np.zeros(len(self.columns), bool)
-        return (self.columns.view("state") == QUEUED) & is_paused[self.columns.view("flow")]
-
     def _is_in_due(self) -> Numbers:
         columns = self.columns
         is_queued = (columns.view("state") == QUEUED) & (columns.view("promised") > 0)
@@ -397,29 +344,3 @@ class Index:
             flow.prompt, flow.output = prompt_tokens, output_tokens
             if not flow.is_paused:
                 self.lanes[flow.lane].enter(flow)
-
-
-def _link(columns: Columns, flow: Flow, slot: int, *, is_front: bool) -> None:
-    if flow.head == NONE:
-        flow.head = flow.tail = slot
-    elif is_front:
-        columns.after[slot] = flow.head
-        columns.before[flow.head] = slot
-        flow.head = slot
-    else:
-        columns.before[slot] = flow.tail
-        columns.after[flow.tail] = slot
-        flow.tail = slot
-
-
-def _unlink(columns: Columns, flow: Flow, slot: int) -> None:
-    after, before = columns.after[slot], columns.before[slot]
-    if before == NONE:
-        flow.head = after
-    else:
-        columns.after[before] = after
-    if after == NONE:
-        flow.tail = before
-    else:
-        columns.before[after] = before
-    columns.after[slot] = columns.before[slot] = NONE

@@ -162,7 +162,7 @@ class Outlook:
         if limit <= 0:
             return []
         index = self._index
-        slots = index.held_slots(tenant, limit)
+        slots = index.search.held_slots(tenant, limit)
         return [Place(index.columns.seq[slot], 0, 0, 0, "held", self.why_held(slot)) for slot in slots]
 
     def why_held(self, slot: int) -> str:
