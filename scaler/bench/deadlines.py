@@ -14,13 +14,16 @@ from scaler.bench.workday import BATCHERS, Arrival, a_day
 
 LOAD = 0.95
 _SAMPLE = 300
+# Jobs a day, and jobs that run at once.
+QUICK = (40_000, 10)
+_FULL = (100_000, 24)
 # Jobs of the weighted tenants over which their shares are compared.
 _STRETCH = 2000
 
 
 def deadlines(*, is_quick: bool, rounds: int) -> Report:
     """Each round is a day of its own, from another seed."""
-    jobs, places = (40_000, 10) if is_quick else (100_000, 24)
+    jobs, places = QUICK if is_quick else _FULL
     days = [_round(seed, jobs=jobs, places=places) for seed in range(1, rounds + 1)]
     accepted, sampled = (sum(day[name] for day in days) for name in ("accepted", "refused_sampled"))
     # Over all days together: most days have none of either, and the median would hide the others.

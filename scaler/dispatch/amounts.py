@@ -10,7 +10,8 @@ import numpy as np
 from scaler.dispatch.columns import NONE
 from scaler.dispatch.due import BIN_BITS
 from scaler.dispatch.fair import Flow
-from scaler.dispatch.index import LANES_IN_ORDER, Index
+from scaler.dispatch.flows import LANES_IN_ORDER
+from scaler.dispatch.index import Index
 from schemas.dispatch import Amount, DueAmount
 
 _TENANTS_MAX = 50
@@ -44,7 +45,7 @@ class Amounts(msgspec.Struct, frozen=True, kw_only=True):
 def amounts_of(index: Index, now_unix_ms: int) -> Amounts:
     """A few milliseconds for 10,000 tenants."""
     lanes = {
-        lane.value: _sum(index, [flow for flow in index.flows_of(lane) if flow.jobs and not flow.is_paused])
+        lane.value: _sum(index, [flow for flow in index.tenants.of(lane) if flow.jobs and not flow.is_paused])
         for lane in LANES_IN_ORDER
     }
     by_tenant: dict[str, list[Flow]] = {}
@@ -83,7 +84,9 @@ def _held(index: Index) -> Amount:
         jobs=paused.jobs + jobs,
         prompt_tokens=paused.prompt_tokens + prompt,
         output_tokens=paused.output_tokens + output,
-        oldest_unix_ms=min((time for time in (paused.oldest_unix_ms, index.oldest_held_unix_ms()) if time), default=0),
+        oldest_unix_ms=min(
+            (time for time in (paused.oldest_unix_ms, index.search.oldest_held_unix_ms()) if time), default=0
+        ),
     )
 
 

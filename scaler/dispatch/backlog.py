@@ -152,19 +152,19 @@ class Backlog:
     def cancel_jobs(self, tenant: str, job_keys: set[int]) -> list[int]:
         """The waiting ones among them, moving now. Those that were moving already are not among them."""
         index = self._index
-        slots = [slot for slot in index.slots_of_keys(tenant, job_keys) if index.columns.state[slot] >= QUEUED]
+        slots = [slot for slot in index.search.slots_of_keys(tenant, job_keys) if index.columns.state[slot] >= QUEUED]
         return index.take_many(np.array(slots, np.int64))
 
     def cancel_batch(self, tenant: str, batch: str) -> list[int]:
-        return self._index.take_many(self._index.slots_of_tenant(tenant, batch))
+        return self._index.take_many(self._index.search.slots_of_tenant(tenant, batch))
 
     def cancel_tenant(self, tenant: str) -> list[int]:
-        return self._index.take_many(self._index.slots_of_tenant(tenant))
+        return self._index.take_many(self._index.search.slots_of_tenant(tenant))
 
     def find(self, tenant: str, job_keys: Iterable[int]) -> dict[int, int]:
         """Key to sequence number, of waiting and moving ones."""
         columns = self._index.columns
-        return {columns.key[slot]: columns.seq[slot] for slot in self._index.slots_of_keys(tenant, job_keys)}
+        return {columns.key[slot]: columns.seq[slot] for slot in self._index.search.slots_of_keys(tenant, job_keys)}
 
     def waiting(self, seq: int) -> Waiting | None:
         """None: neither waiting nor moving."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import heapq
 
-from scaler.dispatch.columns import NONE
+from scaler.dispatch.columns import NONE, Columns
 from schemas.subjects import Lane
 
 
@@ -103,3 +103,29 @@ class FairLane:
         for _, _, flow in self._heap:
             flow.is_listed = False
         self._heap.clear()
+
+
+def link(columns: Columns, flow: Flow, slot: int, *, is_front: bool) -> None:
+    if flow.head == NONE:
+        flow.head = flow.tail = slot
+    elif is_front:
+        columns.after[slot] = flow.head
+        columns.before[flow.head] = slot
+        flow.head = slot
+    else:
+        columns.before[slot] = flow.tail
+        columns.after[flow.tail] = slot
+        flow.tail = slot
+
+
+def unlink(columns: Columns, flow: Flow, slot: int) -> None:
+    after, before = columns.after[slot], columns.before[slot]
+    if before == NONE:
+        flow.head = after
+    else:
+        columns.after[before] = after
+    if after == NONE:
+        flow.tail = before
+    else:
+        columns.before[after] = before
+    columns.after[slot] = columns.before[slot] = NONE

@@ -6,13 +6,12 @@ cancel) changes the column of states and then threads all lists anew: 0.2 s for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import numpy as np
 
 from scaler.dispatch.columns import (
-    DEAD,
     MOVING,
     NONE,
     PARKED,
@@ -26,11 +25,12 @@ from scaler.dispatch.columns import (
 )
 from scaler.dispatch.demand import Demand
 from scaler.dispatch.due import DueQueue
-from scaler.dispatch.fair import FairLane, Flow
-from scaler.dispatch.found import KeyIndex
+from scaler.dispatch.fair import Flow, link, unlink
+from scaler.dispatch.flows import Flows
 from scaler.dispatch.holds import Alarms, Windows
 from scaler.dispatch.names import Names
 from scaler.dispatch.reservations import Reservations
+from scaler.dispatch.search import Search
 from scaler.dispatch.settings import DispatchSettings
 from schemas.backlog import Ticket
 from schemas.config import DispatcherSection
@@ -38,7 +38,6 @@ from schemas.subjects import Lane
 
 EstimateOutput = Callable[[str, Lane, int], float]
 
-LANES_IN_ORDER = tuple(Lane)
 # More jobs than this at once are cheaper by threading the lists anew.
 _FEW = 2000
 # Forgotten rows are squeezed out when there are this many and they are a quarter of those that are left.
@@ -52,18 +51,16 @@ class Index:
     """One pool's. The lists follow from the columns; `rebuild` makes them of nothing else."""
 
     def __init__(self, cfg: DispatcherSection, estimate_output: EstimateOutput) -> None:
-        self._cfg = cfg
         self._estimate_output = estimate_output
         self.settings = DispatchSettings()
         self.columns = Columns()
-        self.lanes = {lane: FairLane() for lane in LANES_IN_ORDER}
-        self.flows: list[Flow] = []
-        self._flow_of: dict[Lane, dict[str, Flow]] = {lane: {} for lane in LANES_IN_ORDER}
+        self.tenants = Flows(cfg.weights)
+        self.flows, self.lanes = self.tenants.all, self.tenants.lanes
         self.batches = Names()
+        self.search = Search(self.columns, self.tenants, self.batches)
         self._paused_batches: set[int] = set()
         self.windows = Windows(cfg.windows)
         self._alarms = Alarms()
-        self._keys = KeyIndex()
         self.due = DueQueue(self.columns)
         self.demand = Demand()
         self.reservations = Reservations(self.demand)
@@ -81,7 +78,7 @@ class Index:
         per_flow, per_alarm = 400, 56
         return (
             self.columns.bytes_held
-            + self._keys.bytes_held
+            + self.search.bytes_held
             + per_flow * len(self.flows)
             + per_alarm * len(self._alarms)
             + self.demand.bytes_held
@@ -95,9 +92,7 @@ class Index:
         if seq <= self._last_seq:
             return -1
         self._last_seq = seq
-        flow = self._flow_of[lane].get(tenant)
-        if flow is None:
-            flow = self._new_flow(lane, tenant)
+        flow = self.tenants.find(lane, tenant) or self.tenants.make(lane, tenant)
         prompt, deadline = min(ticket.prompt_tokens, TOKENS_MAX), min(ticket.deadline_unix_ms, _TIME_MAX)
         output = min(int(self._estimate_output(tenant, lane, ticket.output_tokens_max)), TOKENS_MAX)
         slot = self.columns.append(
@@ -128,7 +123,7 @@ class Index:
         columns.state[slot] = state
         self.waiting += 1
         if state == QUEUED:
-            _link(columns, flow, slot, is_front=is_front)
+            link(columns, flow, slot, is_front=is_front)
             flow.jobs += 1
             flow.prompt += prompt
             flow.output += output
@@ -157,7 +152,7 @@ class Index:
         columns.state[slot] = MOVING
         self.waiting -= 1
         if state == QUEUED:
-            _unlink(columns, flow, slot)
+            unlink(columns, flow, slot)
             flow.jobs -= 1
             flow.prompt -= prompt
             flow.output -= output
@@ -201,12 +196,12 @@ class Index:
         if columns.dead < _DEAD_MIN or columns.dead * 4 < len(columns) - columns.dead:
             return
         moved_to = columns.compact()
-        self._keys.forget()
+        self.search.forget()
         for flow in self.flows:
             if flow.head != NONE:
                 flow.head, flow.tail = int(moved_to[flow.head]), int(moved_to[flow.tail])
         self.due.renumber(moved_to)
-        self._drop_idle_flows()
+        self.tenants.drop_idle(columns.view("flow"))
         if len(self.batches) > 1024:
             used, which = np.unique(np.append(0, columns.view("batch")), return_inverse=True)
             columns.view("batch")[:] = which[1:]
@@ -246,9 +241,7 @@ class Index:
 
     def change(self, settings: DispatchSettings) -> None:
         before, self.settings = self.settings, settings
-        for flow in self.flows:
-            flow.weight = self._weight_of(flow.tenant)
-            flow.is_paused = flow.tenant in settings.paused_tenants
+        self.tenants.change(settings)
         self._find_paused_batches()
         turned = before.paused_batches ^ settings.paused_batches
         numbers = [number for name in turned if (number := self.batches.known(name)) is not None]
@@ -257,60 +250,6 @@ class Index:
             self._settle(np.flatnonzero(np.isin(batch, numbers) & (state >= QUEUED)))
         elif before.paused_tenants != settings.paused_tenants:
             self.rebuild()
-
-    def slots_of_tenant(self, tenant: str, batch: str = "") -> Numbers:
-        """The waiting ones, in the order in which they came."""
-        columns = self.columns
-        numbers = [flow.number for flows in self._flow_of.values() if (flow := flows.get(tenant))]
-        if not numbers:
-            return np.empty(0, np.int64)
-        flow = columns.view("flow")
-        # One comparison a lane: much faster than isin.
-        mine = np.zeros(len(columns), bool)
-        for number in numbers:
-            mine |= flow == number
-        mine &= columns.view("state") >= QUEUED
-        if batch:
-            known = self.batches.known(batch)
-            mine &= columns.view("batch") == (NONE if known is None else known)
-        return np.flatnonzero(mine)
-
-    def held_slots(self, tenant: str, limit: int) -> list[int]:
-        """The first of those held by something; `*` is every tenant. Those of paused tenants are in their queues."""
-        columns = self.columns
-        if tenant == "*":
-            slots = np.flatnonzero((columns.view("state") > QUEUED) | self._is_stopped())[:limit]
-        else:
-            mine = self.slots_of_tenant(tenant)
-            is_held = (columns.view("state")[mine] > QUEUED) | (tenant in self.settings.paused_tenants)
-            slots = mine[is_held][:limit]
-        return slots.tolist()
-
-    def oldest_held_unix_ms(self) -> int:
-        """Of those held by a time, a window or their batch; 0 where there are none."""
-        if not self.held[0]:
-            return 0
-        return int(self.columns.view("stored")[np.argmax(self.columns.view("state") > QUEUED)])
-
-    def slots_of_keys(self, tenant: str, job_keys: Iterable[int]) -> list[int]:
-        """Waiting and moving ones."""
-        keys = np.fromiter(job_keys, np.uint64)
-        if not keys.size:
-            return []
-        columns = self.columns
-        slots = self._keys.slots_of(columns, keys)
-        return [
-            slot for slot in slots if columns.state[slot] != DEAD and self.flows[columns.flow[slot]].tenant == tenant
-        ]
-
-    def flows_of(self, lane: Lane) -> Iterator[Flow]:
-        return iter(self._flow_of[lane].values())
-
-    def flow_of(self, lane: Lane, tenant: str) -> Flow | None:
-        return self._flow_of[lane].get(tenant)
-
-    def weight_of(self, tenant: str) -> float:
-        return self._weight_of(tenant)
 
     def estimate_output(self, tenant: str, lane: Lane, output_max: int) -> float:
         return self._estimate_output(tenant, lane, output_max)
@@ -323,7 +262,9 @@ class Index:
         self.waiting = int(np.count_nonzero(state >= QUEUED))
         self._rebuild_flows(np.flatnonzero(state == QUEUED), flow_of, prompt, output)
         self.due.rebuild(np.flatnonzero(self._is_in_due()))
-        counted = (state >= QUEUED) & (state != PARKED) & (columns.view("promised") > 0) & ~self._is_paused()[flow_of]
+        counted = (
+            (state >= QUEUED) & (state != PARKED) & (columns.view("promised") > 0) & ~self.tenants.are_paused()[flow_of]
+        )
         self.demand.rebuild(deadline[counted], prompt[counted], output[counted])
         self.reservations.count_again()
         held = state > QUEUED
@@ -359,17 +300,6 @@ class Index:
             self._alarms.set(time, seq)
         self.rebuild()
 
-    def _new_flow(self, lane: Lane, tenant: str) -> Flow:
-        flow = Flow(len(self.flows), lane, tenant)
-        flow.weight = self._weight_of(tenant)
-        flow.is_paused = tenant in self.settings.paused_tenants
-        self.flows.append(flow)
-        self._flow_of[lane][tenant] = flow
-        return flow
-
-    def _weight_of(self, tenant: str) -> float:
-        return self.settings.weights.get(tenant) or self._cfg.weights.get(tenant, 1.0)
-
     def _batch_number(self, name: str) -> int:
         number = self.batches.known(name)
         if number is None:
@@ -388,20 +318,10 @@ class Index:
         self.held[1] += jobs * prompt
         self.held[2] += jobs * output
 
-    def _is_paused(self) -> Numbers:
-        return np.fromiter((flow.is_paused for flow in self.flows), bool, len(self.flows))
-
-    def _is_stopped(self) -> Numbers:
-        """Rows that are in line, but their tenant is paused."""
-        is_paused = self._is_paused()
-        if not is_paused.any():
-            return np.zeros(len(self.columns), bool)
-        return (self.columns.view("state") == QUEUED) & is_paused[self.columns.view("flow")]
-
     def _is_in_due(self) -> Numbers:
         columns = self.columns
         is_queued = (columns.view("state") == QUEUED) & (columns.view("promised") > 0)
-        return is_queued & ~self._is_paused()[columns.view("flow")]
+        return is_queued & ~self.tenants.are_paused()[columns.view("flow")]
 
     def _rebuild_flows(self, slots: Numbers, flow_of: Numbers, prompt: Numbers, output: Numbers) -> None:
         columns = self.columns
@@ -424,46 +344,3 @@ class Index:
             flow.prompt, flow.output = prompt_tokens, output_tokens
             if not flow.is_paused:
                 self.lanes[flow.lane].enter(flow)
-
-    def _drop_idle_flows(self) -> None:
-        """Tenants that have nothing here and no debt need not be remembered."""
-        rows = np.bincount(self.columns.view("flow"), minlength=len(self.flows))
-        is_kept = [
-            bool(jobs) or flow.is_listed or flow.tag > self.lanes[flow.lane].tag
-            for flow, jobs in zip(self.flows, cast("list[int]", rows.tolist()), strict=True)
-        ]
-        if sum(is_kept) * 2 > len(self.flows):
-            return
-        numbers = np.cumsum(is_kept) - 1
-        self.columns.view("flow")[:] = numbers[self.columns.view("flow")]
-        self.flows = [flow for flow, kept in zip(self.flows, is_kept, strict=True) if kept]
-        self._flow_of = {lane: {} for lane in LANES_IN_ORDER}
-        for number, flow in enumerate(self.flows):
-            flow.number = number
-            self._flow_of[flow.lane][flow.tenant] = flow
-
-
-def _link(columns: Columns, flow: Flow, slot: int, *, is_front: bool) -> None:
-    if flow.head == NONE:
-        flow.head = flow.tail = slot
-    elif is_front:
-        columns.after[slot] = flow.head
-        columns.before[flow.head] = slot
-        flow.head = slot
-    else:
-        columns.before[slot] = flow.tail
-        columns.after[flow.tail] = slot
-        flow.tail = slot
-
-
-def _unlink(columns: Columns, flow: Flow, slot: int) -> None:
-    after, before = columns.after[slot], columns.before[slot]
-    if before == NONE:
-        flow.head = after
-    else:
-        columns.after[before] = after
-    if after == NONE:
-        flow.tail = before
-    else:
-        columns.before[after] = before
-    columns.after[slot] = columns.before[slot] = NONE

@@ -13,8 +13,9 @@ from scaler.dispatch.capacity import Capacity, Cost
 from scaler.dispatch.columns import NONE, PARKED, QUEUED, UNTIL
 from scaler.dispatch.demand import Pressure
 from scaler.dispatch.fair import Flow
+from scaler.dispatch.flows import LANES_IN_ORDER
 from scaler.dispatch.forecast import CONFIDENCE, Bias, LaneView, Misses
-from scaler.dispatch.index import LANES_IN_ORDER, Index
+from scaler.dispatch.index import Index
 from schemas.dispatch import Promise, Quote
 from schemas.subjects import Lane
 
@@ -159,7 +160,7 @@ class Outlook:
         columns, cost = self._index.columns, capacity.cost()
         places: list[Place] = []
         for lane in LANES_IN_ORDER:
-            flow = self._index.flow_of(lane, tenant)
+            flow = self._index.tenants.find(lane, tenant)
             if flow is None or flow.is_paused:
                 continue
             own_s, slot, jobs = 0.0, flow.head, 0
@@ -176,7 +177,7 @@ class Outlook:
         if limit <= 0:
             return []
         index = self._index
-        slots = index.held_slots(tenant, limit)
+        slots = index.search.held_slots(tenant, limit)
         return [Place(index.columns.seq[slot], 0, 0, 0, "held", self.why_held(slot)) for slot in slots]
 
     def why_held(self, slot: int) -> str:
@@ -212,9 +213,9 @@ class Outlook:
 
     def _fair(self, lane: Lane, tenant: str, work_s: float, now_unix_ms: int, capacity: Capacity) -> tuple[float, int]:
         """Wait in line of work to come, behind what the tenant has in line already; and jobs before it."""
-        flow, cost = self._index.flow_of(lane, tenant), capacity.cost()
+        flow, cost = self._index.tenants.find(lane, tenant), capacity.cost()
         if flow is None:
-            return self._wait(lane, None, work_s, now_unix_ms, capacity, self._index.weight_of(tenant))
+            return self._wait(lane, None, work_s, now_unix_ms, capacity, self._index.tenants.weight_of(tenant))
         own_s = cost.seconds(flow.jobs, flow.prompt, flow.output) + work_s
         wait_s, ahead = self._wait(lane, flow, own_s, now_unix_ms, capacity)
         return wait_s, ahead + flow.jobs
@@ -236,7 +237,7 @@ class Outlook:
         kept = self._views.get(lane)
         if kept and 0 <= now_unix_ms - kept[0] < _VIEW_MS and kept[1] == cost:
             return kept[2]
-        view = LaneView(self._index.flows_of(lane), cost)
+        view = LaneView(self._index.tenants.of(lane), cost)
         self._views[lane] = (now_unix_ms, cost, view)
         return view
 
@@ -257,7 +258,7 @@ class Outlook:
 
     def _turns(self, lane: Lane, served: set[int]) -> Iterator[int]:
         columns, least = self._index.columns, self._index.lanes[lane].tag
-        busy = [flow for flow in self._index.flows_of(lane) if flow.head != NONE and not flow.is_paused]
+        busy = [flow for flow in self._index.tenants.of(lane) if flow.head != NONE and not flow.is_paused]
         heap = [(max(flow.tag, least), number, flow.head) for number, flow in enumerate(busy)]
         heapq.heapify(heap)
         while heap:
