@@ -102,6 +102,8 @@ class PoolDispatcher:
         self._work: set[asyncio.Task[None]] = set()
         self._moves: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
+        # As far as the last pick could tell.
+        self._is_more_in_line = False
 
     @property
     def is_leading(self) -> bool:
@@ -217,14 +219,17 @@ class PoolDispatcher:
         loop = asyncio.get_running_loop()
         while True:
             self._changed.clear()
-            if len(self._backlog) or self._in_ready.count:
-                self._rates.at_work(loop.time())
             if late := self._ending.late(self._unix_ms()):
                 self._spawn(self._ending.expire(late), self._work)
             room = depth_wanted(self._view.consumers(), self.capacity().jobs_per_s, self._cfg.ready_ahead_s)
             room -= self._in_ready.count
+            self._rates.looked(loop.time(), is_full=room <= 0 and self._is_more_in_line)
+            if room > 0 and not len(self._backlog):
+                self._is_more_in_line = False
             while room > 0 and len(self._moves) < _MOVES_AT_ONCE and len(self._backlog):
-                seqs = self._backlog.pick(min(room, _MOVE_MOST), self._unix_ms(), self.capacity())
+                wanted = min(room, _MOVE_MOST)
+                seqs = self._backlog.pick(wanted, self._unix_ms(), self.capacity())
+                self._is_more_in_line = len(seqs) == wanted
                 if not seqs:
                     break
                 self._moving.update(seqs)

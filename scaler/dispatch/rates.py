@@ -1,7 +1,8 @@
 """How fast a pool works and how long its answers are, learned from results as they come. No I/O, no clock.
 
-A rate counts only seconds in which there was work waiting: an idle pool is not a slow one. Lengths are means by tenant
-and lane, by lane, and of the pool, in this order of trust: a mean of few counts little against the wider one.
+A rate counts only seconds in which the pool was full: READY as deep as it should be, and more in line. An idle pool is
+not a slow one, and one that had little to do shows nothing of what it could. Lengths are means by tenant and lane, by
+lane, and of the pool, in this order of trust: a mean of few counts little against the wider one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import msgspec
 from scaler.dispatch.capacity import Capacity
 from schemas.subjects import Lane
 
-# Seconds at work that a rate looks back.
+# Full seconds that a rate looks back.
 _LOOK_BACK_S = 60
 # Fewer tell nothing.
 _SECONDS_MIN = 2
@@ -35,9 +36,15 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Second(msgspec.Struct):
     at: int
+    looks: int = 0
+    full: int = 0
     jobs: int = 0
     prompt: int = 0
     output: int = 0
+
+    @property
+    def counts(self) -> bool:
+        return self.full * 2 > self.looks
 
 
 class _Mean(msgspec.Struct):
@@ -56,15 +63,19 @@ class Rates:
     """Of one pool. Times are seconds on any steady clock."""
 
     def __init__(self) -> None:
+        # The running one, and those that count, without it.
+        self._now = _Second(0)
         self._seconds: deque[_Second] = deque(maxlen=_LOOK_BACK_S)
         self._service_s = _Mean()
         self._pool = _Mean()
         self._lanes = {lane: _Mean() for lane in Lane}
         self._tenants: dict[tuple[str, Lane], _Mean] = {}
 
-    def at_work(self, now_s: float) -> None:
-        """There is work at this moment: the second counts even if nothing is finished in it."""
-        self._second(now_s)
+    def looked(self, now_s: float, *, is_full: bool) -> None:
+        """Several times a second: whether everybody has as much as he can take, and more is in line."""
+        second = self._second(now_s)
+        second.looks += 1
+        second.full += is_full
 
     def finished(self, tenant: str, lane: Lane, done: Done, now_s: float) -> None:
         second = self._second(now_s)
@@ -89,8 +100,8 @@ class Rates:
 
     def capacity(self, now_s: float, ahead_jobs: int = 0) -> Capacity:
         """`ahead_jobs`: moved to READY and not finished. Rates are 0 until there is enough to tell."""
-        # The running second is not over.
-        past = [second for second in self._seconds if second.at < int(now_s)]
+        self._second(now_s)
+        past = self._seconds
         if len(past) < _SECONDS_MIN:
             return Capacity(service_s=self._service_s.mean)
         seconds = len(past)
@@ -104,10 +115,11 @@ class Rates:
         )
 
     def _second(self, now_s: float) -> _Second:
-        at = int(now_s)
-        if not self._seconds or self._seconds[-1].at != at:
-            self._seconds.append(_Second(at))
-        return self._seconds[-1]
+        if self._now.at != int(now_s):
+            if self._now.counts:
+                self._seconds.append(self._now)
+            self._now = _Second(int(now_s))
+        return self._now
 
     def _tenant(self, tenant: str, lane: Lane) -> _Mean:
         mean = self._tenants.get((tenant, lane))
