@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from consumer.admission import Rank, Waiting
 from consumer.engine.port import Capacity, Need
 from consumer.lengths import ANYBODY, Origin
+from consumer.waiting import Rank, Waiting
 from schemas.errors import EngineBusy, PenstockError
 
 

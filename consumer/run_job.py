@@ -13,7 +13,6 @@ from contextlib import aclosing
 
 import msgspec
 
-from consumer.admission import Rank
 from consumer.attempt_log import AttemptLog
 from consumer.attempts import Way, after_fault, after_release, after_start, way_of
 from consumer.budget import KvBudget
@@ -24,6 +23,7 @@ from consumer.lengths import Origin
 from consumer.result_of import cut_short, done_well, log_line
 from consumer.result_store import ResultStore
 from consumer.running import Held
+from consumer.waiting import Rank
 from infra import telemetry
 from schemas.config import ConsumerSection
 from schemas.errors import (

@@ -9,13 +9,13 @@ from contextlib import aclosing
 
 import msgspec
 
-from consumer.admission import Rank
 from consumer.bench.outcome import Life, Outcome, Run, outcome_of
 from consumer.bench.policies import OURS, policy_of
 from consumer.bench.workloads import CPU, Piece, jobs_of, scaled
 from consumer.door import Door
 from consumer.engine.port import Engine, EngineRequest, Need, TextDelta
 from consumer.lengths import OutputLengths
+from consumer.waiting import Rank
 from schemas.job import Endpoint
 
 _SAMPLE_S = 0.01

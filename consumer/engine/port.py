@@ -117,6 +117,8 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     groups: tuple[KvGroup, ...] = ()
     # Prompt tokens one step computes at most.
     step_tokens_max: int = 8192
+    # And of any one prompt, while something else runs; 0: no less.
+    prompt_step_tokens_max: int = 0
     # Steps made, the recent mean of what one takes while anything runs, and what makes it longer.
     steps: int = 0
     step_s: float = 0.0

@@ -26,6 +26,7 @@ MACHINES: dict[str, dict[str, float]] = {
         "block_size": 16,
         "sequences_max": 1024,
         "context_tokens_max": 32_768,
+        "prompt_step_tokens_max": 512,
         "step_s": 0.001 + 15.2e9 / (0.8 * 4.8e12),
         "per_sequence_s": 10e-6,
         "per_prefill_token_s": 2 * 7.6e9 / (0.6 * 989e12),
@@ -45,6 +46,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     context_tokens_max: Annotated[int, msgspec.Meta(ge=0)] = 0
     # Tokens one step computes; a longer prompt is prefilled over several steps, beside the others' decoding.
     step_tokens_max: Positive = 8192
+    # Of one prompt, while anything else runs or waits; 0: no less. As vLLM's `long_prefill_token_threshold`.
+    prompt_step_tokens_max: Annotated[int, msgspec.Meta(ge=0)] = 0
     # Full blocks are found again by whoever has the same prompt.
     prefix_caching: bool = True
     # This share of the cache stays free when a waiting sequence joins others, as vLLM's `watermark`.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from consumer.admission import Admission, Rank, Waiting
+from consumer.admission import Admission
 from consumer.budget import KvBudget
 from consumer.engine.port import Capacity, Need, StepCost
 from consumer.lengths import OutputLengths
+from consumer.waiting import Rank, Waiting
 
 CAPACITY = Capacity(
     blocks_total=1000,
