@@ -16,7 +16,7 @@ from collections.abc import Callable
 from consumer.budget import KvBudget
 from consumer.displacement import make_room
 from consumer.engine.port import Capacity
-from consumer.lane_limits import NOTHING, LaneLimits, chunk_of
+from consumer.lane_limits import NOTHING, Beside, LaneLimits, chunk_of
 from consumer.waiting import Waiting
 
 INTERACTIVE = 0
@@ -87,6 +87,8 @@ class Admission:
         while self._line and self._may_enter(self._line[0], capacity):
             first = self._line.pop(0)
             new_tokens = self._budget.new_prompt_tokens(first.need, capacity)
+            if first.rank.lane != INTERACTIVE and self._limits.is_protecting:
+                self._limits.started(new_tokens, first.need.sequences, self._beside(), capacity)
             self._budget.reserve(first.job_id, first.need, first.origin)
             self._inside[first.job_id] = first
             if first.alone:
@@ -102,14 +104,8 @@ class Admission:
         """Whether a job of `lane` must wait, so that interactive ones keep their pace."""
         if lane == INTERACTIVE:
             return False
-        if self._limits.is_protecting:
-            interactive = sum(one.need.sequences for one in self._interactive.values())
-            others = self._budget.sequences - interactive
-            prefill = self._prefill_tokens()
-            if not self._limits.allows(
-                prompt_tokens, sequences, capacity, interactive=interactive, others=others, prefill=prefill
-            ):
-                return True
+        if self._limits.is_protecting and not self._limits.allows(prompt_tokens, sequences, self._beside(), capacity):
+            return True
         if not self._itl_target_s or not self._interactive:
             return False
         prefill = min(prompt_tokens, capacity.step_tokens_max)
@@ -155,6 +151,11 @@ class Admission:
         """Blocks and sequences."""
         blocks = sum(self._budget.held_blocks(job_id) for job_id in self._interactive)
         return blocks, sum(one.need.sequences for one in self._interactive.values())
+
+    def _beside(self) -> Beside:
+        interactive = sum(one.need.sequences for one in self._interactive.values())
+        is_awaited = any(not one.need.produced() for one in self._interactive.values())
+        return Beside(interactive, self._budget.sequences - interactive, self._prefill_tokens(), is_awaited)
 
     def _prefill_tokens(self) -> int:
         """Of other lanes' prompts, what the next step computes."""

@@ -19,7 +19,7 @@ def computed_tokens(need: Need) -> int:
 
 
 def make_room(one: Waiting, inside: list[Waiting], budget: KvBudget, capacity: Capacity) -> list[Waiting] | None:
-    """Takes victims among `inside` out of the budget until `one` fits; None when that cannot be, and nothing changed."""
+    """Takes victims among `inside` out of the budget until `one` fits; None, and nothing changed, when it cannot."""
     candidates = [other for other in inside if other.rank.lane > one.rank.lane and not other.is_firm]
     candidates.sort(key=lambda other: (-other.rank.lane, computed_tokens(other.need), -other.rank.arrival))
     victims: list[Waiting] = []

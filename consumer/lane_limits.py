@@ -1,13 +1,16 @@
 """How much of other lanes may run beside interactive jobs, so that those hardly feel it. No I/O; the clock is given.
 
 An interactive job waits for its first token as long as the rest of the step under way takes, and then the step of its
-own prompt. Whatever else runs makes both longer: every sequence a little, a prompt in prefill by its chunk. So one
-bound is enough, on what a step is expected to take (see `StepCost`): with D the step's time with others and A without,
-the first token comes at most `2 * (D - A)` later than it would alone.
+own prompt. Whatever else runs makes both longer: every sequence a little, a prompt in prefill by its chunk. Hence:
 
-What it would take alone is estimated for each interactive job as it comes: a shadow engine that has only interactive
-work, with the same costs. A burst's jobs wait for each other there as well, so the slowest of a hundred is the yardstick,
-as it is for who measures. `slowdown_max` times that may be waited; the difference is what others may use.
+- While an interactive job awaits its first token nothing else starts. So its own step has others' tokens in it, no
+  prompts.
+- What a step is expected to take (see `StepCost`) is bounded. A prompt too long for any step runs by itself, with a
+  pause after it: the bound holds on average over time, which is what somebody sees who comes at any moment.
+
+What the wait would be alone is estimated for each interactive job as it comes: a shadow engine with the same costs that
+has only interactive work. A burst's jobs wait for each other there as well, so the slowest of a hundred is the
+yardstick, as for who measures. It may become `slowdown_max` times as long; the difference is what others may use.
 
 Source: bounding prefill chunks and batch by a latency target is Sarathi-Serve's (OSDI 2024); there inside the engine
 and for time between tokens, here by admission, so that it works with any engine.
@@ -29,7 +32,7 @@ import msgspec
 
 from consumer.engine.port import Capacity
 
-# Interactive jobs count as around for this many times the longest pause lately between two of them, within these bounds.
+# Interactive jobs count as around for so many times the longest pause lately between two of them, within bounds.
 _PAUSES = 3.0
 _HOLD_MIN_S = 60.0
 _HOLD_MAX_S = 900.0
@@ -43,8 +46,12 @@ _TAIL = 0.99
 _LEAST_SEQUENCES = 8
 # Of the engine, for interactive jobs that are not there.
 _RESERVE_SHARE_MAX = 0.5
-# The step under way, and the own one.
-_STEPS_WAITED = 2.0
+# Half of the step under way, and the tokens in the own one: measured in virtual time, on bursts of all sizes.
+_STEPS_WAITED = 1.25
+# Of what a step may take: more sequences than that, and a prompt too long for any step waits for some to end.
+_DECODE_SHARE_MAX = 0.75
+_PAUSE_MAX_S = 2.0
+_LET_PASS_S = 0.5
 
 
 class Reserve(msgspec.Struct, frozen=True):
@@ -67,6 +74,17 @@ class _Seen(msgspec.Struct, frozen=True):
 NOTHING = Reserve()
 
 
+class Beside(msgspec.Struct, frozen=True):
+    """What runs: sequences by lane, the prompt tokens of other lanes that the next step computes, and whether an
+    interactive job has no first token yet.
+    """
+
+    interactive: int = 0
+    others: int = 0
+    prefill_tokens: int = 0
+    is_awaited: bool = False
+
+
 class LaneLimits:
     """`arrived` for each interactive job; the rest are questions."""
 
@@ -79,6 +97,8 @@ class LaneLimits:
         # The shadow engine: when its step with the newest prompts begins and ends.
         self._begins_at = 0.0
         self._ends_at = 0.0
+        self._pause_ends_at = 0.0
+        self._lets_pass_since: float | None = None
         # Of those seen lately; `None` when somebody new came.
         self._alone_tail_s: float | None = None
         self._most = NOTHING
@@ -120,17 +140,48 @@ class LaneLimits:
         more_s = (self._slowdown_max - 1) * self._alone_tail()
         return capacity.cost.of(interactive) + more_s / _STEPS_WAITED
 
-    def allows(
-        self, prompt_tokens: int, sequences: int, capacity: Capacity, *, interactive: int, others: int, prefill: int
-    ) -> bool:
-        """Whether one more job of another lane may start beside so many sequences, and so many prompt tokens of other
-        lanes that the next step computes.
-        """
-        step_s_max = self.step_s_max(capacity, interactive)
-        chunk = chunk_of(prompt_tokens, capacity)
-        if capacity.cost.of(interactive + others + sequences, prefill + chunk) <= step_s_max:
+    def allows(self, prompt_tokens: int, sequences: int, beside: Beside, capacity: Capacity) -> bool:
+        """Whether one more job of another lane may start now."""
+        step_s_max = self.step_s_max(capacity, beside.interactive)
+        if step_s_max == float("inf"):
             return True
-        return not prefill and (not others or others + sequences <= _LEAST_SEQUENCES)
+        if not beside.prefill_tokens and beside.others + sequences <= _LEAST_SEQUENCES:
+            return True
+        if self._clock() < self._pause_ends_at or self._lets_pass(beside):
+            return False
+        decode_s = capacity.cost.of(beside.interactive + beside.others + sequences)
+        if decode_s + self._prefill_s(prompt_tokens, beside, capacity) <= step_s_max:
+            return True
+        # Too long a prompt for any step: by itself, with a pause after it (see `started`).
+        return not beside.prefill_tokens and decode_s <= step_s_max * _DECODE_SHARE_MAX
+
+    def started(self, prompt_tokens: int, sequences: int, beside: Beside, capacity: Capacity) -> None:
+        """It was let in. A step that takes longer than it may is made up for by shorter ones: whoever comes at any time
+        finds a step that is no longer than allowed *on average over time*.
+        """
+        self._lets_pass_since = None
+        step_s_max = self.step_s_max(capacity, beside.interactive)
+        decode_s = capacity.cost.of(beside.interactive + beside.others + sequences)
+        step_s = decode_s + self._prefill_s(prompt_tokens, beside, capacity)
+        if step_s > step_s_max:
+            spare_s = max(step_s_max - decode_s, (1 - _DECODE_SHARE_MAX) * step_s_max)
+            pause_s = min(_PAUSE_MAX_S, step_s * (step_s - step_s_max) / spare_s)
+            self._pause_ends_at = self._clock() + step_s + pause_s
+
+    def _lets_pass(self, beside: Beside) -> bool:
+        """Whether to start nothing because an interactive job awaits its first token; not for ever, should there always
+        be one.
+        """
+        if not beside.is_awaited:
+            self._lets_pass_since = None
+            return False
+        now_s = self._clock()
+        if self._lets_pass_since is None:
+            self._lets_pass_since = now_s
+        return now_s - self._lets_pass_since < _LET_PASS_S
+
+    def _prefill_s(self, prompt_tokens: int, beside: Beside, capacity: Capacity) -> float:
+        return capacity.cost.per_prefill_token_s * (beside.prefill_tokens + chunk_of(prompt_tokens, capacity))
 
     def reserve(self, capacity: Capacity, *, blocks: float, sequences: int) -> Reserve:
         """What other lanes leave free for interactive jobs to come, while those inside hold so much."""

@@ -112,8 +112,8 @@ def _poisson(rng: Rng, mean: float) -> int:
 H200 = Traffic(
     seconds=70.0,
     warm_up_s=10.0,
-    bursts_per_s=1.0,
-    burst_jobs=10.0,
+    bursts_per_s=2.0,
+    burst_jobs=4.0,
     within_burst_s=0.002,
     prompt_tokens=300,
     output_tokens=100,

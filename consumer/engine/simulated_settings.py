@@ -26,7 +26,6 @@ MACHINES: dict[str, dict[str, float]] = {
         "block_size": 16,
         "sequences_max": 1024,
         "context_tokens_max": 32_768,
-        "prompt_step_tokens_max": 512,
         "step_s": 0.001 + 15.2e9 / (0.8 * 4.8e12),
         "per_sequence_s": 10e-6,
         "per_prefill_token_s": 2 * 7.6e9 / (0.6 * 989e12),

@@ -7,6 +7,7 @@ for each size of steps by itself: while an engine is full, it must still be know
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from consumer.engine.port import StepCost
 
@@ -51,7 +52,8 @@ class StepTimes:
         self._squares[size] = keep * self._squares[size] + np.outer(row, row)
         self._products[size] = keep * self._products[size] + row * took_s
         if self.steps % _SOLVE_EVERY == 0:
-            squares, products = self._squares.sum(axis=0), self._products.sum(axis=0)
+            squares: npt.NDArray[np.float64] = self._squares.sum(axis=0)
+            products: npt.NDArray[np.float64] = self._products.sum(axis=0)
             found = np.linalg.solve(squares + _RIDGE * np.eye(3), products) * self._scale
             base_s, per_sequence_s, per_prefill_token_s = np.maximum(found, 0.0).tolist()
             self.cost = StepCost(base_s, per_sequence_s, per_prefill_token_s)
