@@ -51,6 +51,7 @@ log = logging.getLogger(__name__)
 _PATIENCE_S = 1.0
 # How often a waiting door is looked at again although nothing finished: predictions shrink as tokens come.
 _DOOR_TICK_S = 0.05
+_DOOR_TICK_MIN_S = 0.01
 # After the grace: time to store verdicts and hand jobs back.
 _HAND_BACK_S = 5.0
 
@@ -335,10 +336,18 @@ class ConsumerService:
                         await delivery.heartbeat()
 
     async def _look_at_door(self) -> None:
+        since_all_s = 0.0
         while True:
-            await asyncio.sleep(_DOOR_TICK_S)
+            # Where others wait for interactive ones, a step may be all there is to use.
+            step_s = self._engine.capacity().step_s if self._door.waiting else _DOOR_TICK_S
+            every_s = min(_DOOR_TICK_S, max(_DOOR_TICK_MIN_S, step_s))
+            await asyncio.sleep(every_s)
             self._door.let_in()
-            self._places.tick(_DOOR_TICK_S)
+            since_all_s += every_s
+            if since_all_s < _DOOR_TICK_S:
+                continue
+            self._places.tick(since_all_s)
+            since_all_s = 0.0
             if self._door.waiting:
                 self._door.send_away(self._room_elsewhere(), waiting_s=_PATIENCE_S)
             self._figures.set_gauges()

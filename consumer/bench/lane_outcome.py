@@ -19,6 +19,9 @@ FIXED_PRIORITY = "fixed_priority"
 SYSTEMS = (ALONE, SATURATED, BULK_ALONE, OURS, UNPROTECTED, FIXED_PRIORITY)
 
 
+_MOST_TOKENS = 0.9
+
+
 class LaneRun(msgspec.Struct, frozen=True, kw_only=True):
     """What to run."""
 
@@ -33,15 +36,18 @@ class LaneOutcome(msgspec.Struct, frozen=True, kw_only=True):
     system: str
     slowdown_max: float
     seed: int
-    # Until everything was done.
+    # Until everything was done; how long interactive jobs came; and what all tokens take at the pace of a full engine:
+    # the time of the first nine tenths, without the last answers that run on alone.
     seconds: float
+    offered_s: float
+    full_s: float
     interactive: int
     # First tokens of those that came after the warm-up, and of the very first burst.
     ttft_p50_s: float
     ttft_p99_s: float
     first_burst_ttft_s: float
     interactive_finished: float
-    # Tokens of bulk answers, and of prompts that were computed for them, each second of the counted time.
+    # Tokens of bulk answers, those thrown away not counted, each second of the counted time.
     bulk_tokens_per_s: float
     bulk_finished: float
     preemptions: int
@@ -70,6 +76,8 @@ def outcome_of(
         slowdown_max=run.slowdown_max,
         seed=run.seed,
         seconds=round(seconds, 3),
+        offered_s=traffic.seconds,
+        full_s=round(_full_s([life for _, life in jobs], seconds), 3),
         interactive=len(chats),
         ttft_p50_s=round(p50, 5),
         ttft_p99_s=round(p99, 5),
@@ -89,6 +97,18 @@ def scaled(traffic: Traffic, scale: float) -> Traffic:
     return msgspec.structs.replace(
         traffic, seconds=seconds, batch_jobs=max(8, int(traffic.batch_jobs * seconds / traffic.seconds))
     )
+
+
+def _full_s(lives: list[Life], seconds: float) -> float:
+    tokens = np.array([life.tokens for life in lives], dtype=float)
+    first = np.array([life.first_token_s for life in lives])
+    last = np.maximum(np.array([life.last_token_s for life in lives]), first + 1e-9)
+    low, high = 0.0, seconds
+    for _ in range(40):
+        middle = (low + high) / 2
+        made = tokens @ np.clip((middle - first) / (last - first), 0.0, 1.0)
+        low, high = (low, middle) if made >= _MOST_TOKENS * tokens.sum() else (middle, high)
+    return high / _MOST_TOKENS
 
 
 def _finished(lives: list[Life]) -> float:

@@ -110,14 +110,14 @@ def _poisson(rng: Rng, mean: float) -> int:
 
 # What one H200 serves beside its batches: a tenth of its time. Its cache is cut to what larger models leave.
 H200 = Traffic(
-    seconds=70.0,
-    warm_up_s=10.0,
+    seconds=80.0,
+    warm_up_s=20.0,
     bursts_per_s=2.0,
     burst_jobs=4.0,
     within_burst_s=0.002,
     prompt_tokens=300,
     output_tokens=100,
-    batch_jobs=2200,
+    batch_jobs=3000,
     bulk_prompt_tokens=1000,
     bulk_output_tokens=360,
     context_tokens=8192,

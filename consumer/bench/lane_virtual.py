@@ -29,7 +29,7 @@ from consumer.engine.step_times import StepTimes
 from consumer.lane_limits import LaneLimits
 from consumer.lengths import Origin, OutputLengths
 from consumer.waiting import Rank, Waiting
-from schemas.config import EngineSection
+from schemas.config import EngineSection, EngineValue
 
 # From the queue to the door, as over a broker nearby.
 _PULL_S = 0.001
@@ -76,11 +76,12 @@ class _World:
     """One consumer with its engine."""
 
     def __init__(self, run: LaneRun) -> None:
-        arguments = {"machine": MACHINE, "blocks": H200_BLOCKS, "context_tokens_max": H200.context_tokens}
-        if run.system != OURS:
-            # Shorter chunks are our default for vLLM, not its own.
-            arguments["prompt_step_tokens_max"] = 0
-        self.machine: Settings = settings_of(EngineSection(kind="simulated", arguments={**arguments}))
+        arguments: dict[str, EngineValue] = {
+            "machine": MACHINE,
+            "blocks": H200_BLOCKS,
+            "context_tokens_max": H200.context_tokens,
+        }
+        self.machine: Settings = settings_of(EngineSection(kind="simulated", arguments=arguments))
         self.cache: Cache[_Running] = Cache(
             blocks=self.machine.blocks,
             block_size=self.machine.block_size,
@@ -125,6 +126,7 @@ class _World:
         for sequence in step.finished:
             job = sequence.job
             job.life.last_token_s = self.now_s
+            job.life.tokens = sequence.produced
             if not self._is_open:
                 self.budget.finish(job.name, sequence.produced)
                 self.line.leave(job.name)

@@ -49,7 +49,7 @@ class RealRuns:
         loop = asyncio.get_running_loop()
         # Other tokens in every run: none may find another's blocks.
         self._runs += 1
-        prompt_of = _prompts(random.Random(f"{run.seed} {self._runs}"))  # noqa: S311
+        prompt_of = prompts(random.Random(f"{run.seed} {self._runs}"))  # noqa: S311
         begun = loop.time()
 
         async def live(number: int, piece: Piece) -> Life:
@@ -113,7 +113,8 @@ class RealRuns:
             await asyncio.sleep(_SAMPLE_S)
 
 
-def _prompts(rng: random.Random) -> Callable[[Piece], list[int]]:
+def prompts(rng: random.Random) -> Callable[[Piece], list[int]]:
+    """Random tokens; a family's prompts begin alike."""
     families: dict[int, list[int]] = {}
 
     def prompt_of(piece: Piece) -> list[int]:
