@@ -46,8 +46,8 @@ _TAIL = 0.99
 _LEAST_SEQUENCES = 8
 # Of the engine, for interactive jobs that are not there.
 _RESERVE_SHARE_MAX = 0.5
-# Half of the step under way, and the tokens in the own one: measured in virtual time, on bursts of all sizes.
-_STEPS_WAITED = 1.25
+# Half of the step under way, and the tokens in the own one: measured in virtual time.
+_STEPS_WAITED = 1.0
 # Of what a step may take: more sequences than that, and a prompt too long for any step waits for some to end.
 _DECODE_SHARE_MAX = 0.75
 _PAUSE_MAX_S = 2.0
@@ -149,11 +149,13 @@ class LaneLimits:
             return True
         if self._clock() < self._pause_ends_at or self._lets_pass(beside):
             return False
+        alone_s = capacity.cost.of(beside.interactive)
         decode_s = capacity.cost.of(beside.interactive + beside.others + sequences)
-        if decode_s + self._prefill_s(prompt_tokens, beside, capacity) <= step_s_max:
-            return True
-        # Too long a prompt for any step: by itself, with a pause after it (see `started`).
-        return not beside.prefill_tokens and decode_s <= step_s_max * _DECODE_SHARE_MAX
+        if decode_s > alone_s + _DECODE_SHARE_MAX * (step_s_max - alone_s):
+            return False
+        # Too long a prompt for any step runs by itself, with a pause after it (see `started`).
+        is_short = decode_s + self._prefill_s(prompt_tokens, beside, capacity) <= step_s_max
+        return is_short or not beside.prefill_tokens
 
     def started(self, prompt_tokens: int, sequences: int, beside: Beside, capacity: Capacity) -> None:
         """It was let in. A step that takes longer than it may is made up for by shorter ones: whoever comes at any time

@@ -1,4 +1,4 @@
-"""`python -m consumer.bench`: one JSON `Run` (admission) or `LaneRun` (interference) a line from stdin, its outcome back.
+"""`python -m consumer.bench`: a `Run` (admission) or `LaneRun` (interference) a line as JSON, its outcome back.
 
 With `--engine.kind simulated` in virtual time, else on the engine that the settings describe.
 """

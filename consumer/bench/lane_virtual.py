@@ -81,6 +81,9 @@ class _World:
             "blocks": H200_BLOCKS,
             "context_tokens_max": H200.context_tokens,
         }
+        if run.system != OURS:
+            # Splitting long prompts is our default for vLLM, not its own.
+            arguments["prompt_step_tokens_max"] = 0
         self.machine: Settings = settings_of(EngineSection(kind="simulated", arguments=arguments))
         self.cache: Cache[_Running] = Cache(
             blocks=self.machine.blocks,

@@ -11,6 +11,7 @@ Laws, checked by `tests/conformance/test_engine.py` against every implementation
 6. `capacity` is synchronous, cheap, and never older than one engine step while anything runs.
 7. When nothing runs, `capacity().blocks_free == blocks_total`.
 8. The same request with temperature 0 gives the same text, streamed or not.
+9. What waits inside the engine goes by `priority`, lower first, then first come.
 """
 
 from __future__ import annotations
