@@ -92,7 +92,7 @@ class LaneLimits:
         self._slowdown_max = slowdown_max
         self._clock = clock
         self._seen: deque[_Seen] = deque(maxlen=_SEEN_MAX)
-        self._last_at = 0.0
+        self._last_at: float | None = None
         self._longest_pause_s = 0.0
         # The shadow engine: when its step with the newest prompts begins and ends.
         self._begins_at = 0.0
@@ -110,13 +110,12 @@ class LaneLimits:
     @property
     def is_protecting(self) -> bool:
         """Whether interactive jobs came lately, so that more may come any time."""
-        if not self._slowdown_max or not self._seen:
+        if not self._slowdown_max or self._last_at is None:
             return False
         hold_s = min(_HOLD_MAX_S, max(_HOLD_MIN_S, _PAUSES * self._longest_pause_s))
         if self._clock() - self._last_at <= hold_s:
             return True
         self._seen.clear()
-        self._longest_pause_s = 0.0
         return False
 
     def arrived(
@@ -126,10 +125,15 @@ class LaneLimits:
         if not self._slowdown_max:
             return
         now_s = self._clock()
-        pause_s = now_s - self._last_at if self._seen else 0.0
-        if pause_s > _BREAK_S:
+        # Also one that was longer than they were held to be around: next time they will be.
+        pause_s = now_s - self._last_at if self._last_at is not None else 0.0
+        if pause_s > _HOLD_MAX_S:
+            self._longest_pause_s = 0.0
+        elif pause_s > _BREAK_S:
             self._longest_pause_s = max(pause_s, _PAUSE_KEEPS * self._longest_pause_s)
         self._last_at = now_s
+        while self._seen and now_s - self._seen[0].at_s > _HOLD_MAX_S:
+            self._seen.popleft()
         self._seen.append(_Seen(now_s, self._alone_s(now_s, prompt_tokens, capacity, decoding), blocks, sequences))
         self._alone_tail_s = None
 

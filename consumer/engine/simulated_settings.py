@@ -18,9 +18,9 @@ _CONTEXT_TOKENS = 4096
 #
 # Qwen2.5-7B in bf16 on one H200, from the data sheets, not from a run: 15.2 GB of weights and 57,344 bytes of KV a
 # token (28 layers x 4 KV heads x 128 x K and V x 2 bytes) are read at 80% of 4.8 TB/s; a prompt token costs 2 x 7.6e9
-# operations at 60% of 989 TFLOPS; vLLM's own scheduling and sampling is taken as 1 ms a step and 10 us a sequence. Prompts are split as our vLLM adapter
-# has it. 90%
-# of 139 GiB less weights and 4 GB of activations leave 115 GB: 2.0 million tokens.
+# operations at 60% of 989 TFLOPS; vLLM's own scheduling and sampling is taken as 1 ms a step and 10 us a sequence. 90%
+# of 139 GiB less weights and 4 GB of activations leave 115 GB: 2.0 million tokens. Prompts are split as by our vLLM
+# adapter.
 MACHINES: dict[str, dict[str, float]] = {
     "h200-qwen2.5-7b": {
         "blocks": 125_000,

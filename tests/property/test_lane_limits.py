@@ -132,3 +132,13 @@ def test_jobs_of_a_burst_wait_for_each_other_on_the_shadow_engine_as_well() -> N
 
     # One prompt is a step of 12.5 ms; ten are two steps with 75 ms of prompts.
     assert 4 < (burst.step_s_max(CAPACITY, 1) - 0.005) / (single.step_s_max(CAPACITY, 1) - 0.005) < 8
+
+
+def test_bursts_minutes_apart_find_the_protection_in_place_from_the_third_on() -> None:
+    limits, clock = limits_after([(0.0, 300, 20.0, 1)], 1.4)
+
+    clock.now_s += 200
+    assert not limits.is_protecting
+    limits.arrived(300, CAPACITY, decoding=0)
+    clock.now_s += 200
+    assert limits.is_protecting
