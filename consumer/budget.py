@@ -13,6 +13,7 @@ Obligations, each with a property test:
 3. Where all lengths are known, the forecast is exact at every end: nothing is preempted.
 4. The forecast never exceeds the worst case, so a set that fits at its worst is always let in.
 5. The engine's own count of blocks outweighs ours: where it holds more than we think, everything is scaled up.
+6. An urgent job lacks nothing where any job would fit, and what it lacks never grows when another leaves.
 """
 
 from __future__ import annotations
@@ -107,17 +108,48 @@ class KvBudget:
                 param="messages",
             )
 
-    def fits(self, need: Need, origin: Origin, capacity: Capacity) -> bool:
-        """Whether the predicted peak with one more job stays within the cache."""
+    def fits(
+        self, need: Need, origin: Origin, capacity: Capacity, *, blocks_free: float = 0.0, sequences_free: int = 0
+    ) -> bool:
+        """Whether the predicted peak with one more job stays within the cache, with so much left free for others."""
         if not self._held:
             return True
-        ahead = _ahead(capacity)
-        if self._sequences + need.sequences > capacity.sequences_max + ahead or capacity.waiting > ahead:
+        ahead = 0 if sequences_free else _ahead(capacity)
+        if self._sequences + need.sequences > capacity.sequences_max - sequences_free + ahead:
             return False
+        if capacity.waiting > _ahead(capacity):
+            return False
+        blocks_most = self._blocks_total - blocks_free
         # Where even the worst fits, as it mostly does with plenty of cache, nothing need be predicted.
-        if (self._worst + self._worst_of(need)) * self._skew <= self._blocks_total:
+        if (self._worst + self._worst_of(need)) * self._skew <= blocks_most:
             return True
-        return self.peak_blocks(capacity, need, origin) <= self._blocks_total
+        return self.peak_blocks(capacity, need, origin) <= blocks_most
+
+    def lacks(self, need: Need, origin: Origin, capacity: Capacity) -> tuple[float, int]:
+        """Blocks and sequences that others must leave to an urgent job, so that it is *expected* to fit: chance may
+        then cost a preemption, which the engine gives to the least urgent.
+        """
+        if not self._held:
+            return 0.0, 0
+        sequences = max(0, self._sequences + need.sequences - capacity.sequences_max)
+        if (self._worst + self._worst_of(need)) * self._skew <= self._blocks_total:
+            return 0.0, sequences
+        forecast = self._current(capacity)
+        peak = forecast.peak(0.0, self._one_more(forecast, need, origin)) * self._skew
+        return max(0.0, peak - self._blocks_total), sequences
+
+    def expected_blocks(self, need: Need, origin: Origin, capacity: Capacity) -> float:
+        """What the job is expected to hold at its own peak."""
+        return float(self._one_more(self._current(capacity), need, origin)[0].max())
+
+    def held_blocks(self, job_id: str) -> int:
+        """What a job holds now, by our count."""
+        held = self._held[job_id]
+        return held.need.sequences * blocks_of(held.need.prompt_tokens + held.produced_each, self._groups)
+
+    def new_prompt_tokens(self, need: Need, capacity: Capacity) -> int:
+        """Of the prompt, what no running job's prompt begins with."""
+        return max(1, need.prompt_tokens - self._prefixes.held_of(need.block_keys) * capacity.block_size)
 
     def reserve(self, job_id: str, need: Need, origin: Origin) -> None:
         assert job_id not in self._held

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from consumer.admission import Rank, Waiting
 from consumer.engine.port import Capacity, Need
 from consumer.lengths import ANYBODY, Origin
+from consumer.waiting import Rank, Waiting
 from schemas.errors import EngineBusy, PenstockError
 
 
@@ -39,7 +39,14 @@ class Door:
         return len(self._line)
 
     async def enter(
-        self, job_id: str, need: Need, rank: Rank, origin: Origin = ANYBODY, *, alone: bool = False
+        self,
+        job_id: str,
+        need: Need,
+        rank: Rank,
+        origin: Origin = ANYBODY,
+        *,
+        alone: bool = False,
+        is_firm: bool = False,
     ) -> None:
         """Returns when the budget holds the job.
 
@@ -50,7 +57,7 @@ class Door:
         """
         if self._closed is not None:
             raise self._closed
-        waiting = Waiting(rank, job_id, need, origin, alone)
+        waiting = Waiting(rank, job_id, need, origin, alone, is_firm)
         self._line.push(waiting)
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[None] = loop.create_future()

@@ -65,7 +65,7 @@ class Puller:
         while True:
             if may_ask(self._lanes):
                 room = self._room()
-                for pull in plan_pulls(room.jobs, self._lanes, _BATCH_MAX):
+                for pull in plan_pulls(room, self._lanes, _BATCH_MAX):
                     if not self._holds_off(pull.lane):
                         await self._ask(pull, room.payload_bytes, loop.time())
             with contextlib.suppress(TimeoutError):

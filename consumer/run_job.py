@@ -13,7 +13,6 @@ from contextlib import aclosing
 
 import msgspec
 
-from consumer.admission import Rank
 from consumer.attempt_log import AttemptLog
 from consumer.attempts import Way, after_fault, after_release, after_start, way_of
 from consumer.budget import KvBudget
@@ -23,7 +22,8 @@ from consumer.frame_outbox import FrameOutbox
 from consumer.lengths import Origin
 from consumer.result_of import cut_short, done_well, log_line
 from consumer.result_store import ResultStore
-from consumer.running import Held
+from consumer.running import Held, Progress
+from consumer.waiting import Rank
 from infra import telemetry
 from schemas.config import ConsumerSection
 from schemas.errors import (
@@ -50,6 +50,8 @@ _INLINE_BYTES_MAX = 256 * 1024
 # The engine's own priority queue: lanes far apart, the job's priority within its lane.
 _LANE_STRIDE = 1_000_000
 _LANES = list(Lane)
+# A job that lost its place so often keeps it.
+_DISPLACED_MAX = 3
 # After a fault, so that broken surroundings are not hammered.
 _RETRY_DELAY_S = 1.0
 
@@ -126,7 +128,7 @@ class JobRunner:
         limit = asyncio.timeout(seconds_left)
         try:
             async with limit:
-                return await self._generate(held)
+                return await self._generate_until_done(held)
         except TimeoutError as error:
             if not limit.expired():
                 raise
@@ -137,6 +139,26 @@ class JobRunner:
             raise
         finally:
             self._door.leave(held.key)
+
+    async def _generate_until_done(self, held: Held) -> Answer:
+        """Starts again, in the same place of the line, as often as an interactive job takes its place."""
+        while True:
+            try:
+                return await self._generate(held)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                # Cancelled for another reason as well: that one counts.
+                if not held.is_displaced or task is None or task.uncancel() > 0:
+                    raise
+            held.is_displaced = False
+            log.info(
+                "job.displaced",
+                extra={"job_id": held.job.id, "tokens": held.progress.tokens, "times": held.displacements},
+            )
+            if held.is_admitted:
+                held.history = after_release(held.history)
+                held.progress = Progress()
+                await self._attempts.record(held.tenant, held.job.id, held.history)
 
     async def _generate(self, held: Held) -> Answer:
         request = EngineRequest(
@@ -162,7 +184,14 @@ class JobRunner:
         rank = Rank(_LANES.index(held.lane), held.job.priority, held.arrival)
         held.progress.need = need
         if not self._cfg.prefetch:
-            await self._door.enter(held.key, need, rank, Origin(held.lane.value, held.tenant), alone=held.is_alone)
+            await self._door.enter(
+                held.key,
+                need,
+                rank,
+                Origin(held.lane.value, held.tenant),
+                alone=held.is_alone,
+                is_firm=held.is_alone or held.is_copy or held.displacements >= _DISPLACED_MAX,
+            )
         held.progress.admitted_unix_ms = self._unix_ms()
         held.progress.admitted_at = asyncio.get_running_loop().time()
         held.progress.prompt_tokens = need.prompt_tokens

@@ -53,6 +53,9 @@ class Held(msgspec.Struct, eq=False):
     # A peer runs it too, and answers the broker where it cannot end here.
     is_copy: bool = False
     was_copied: bool = False
+    # An interactive job took its place: how often, and whether it has not noticed yet.
+    displacements: int = 0
+    is_displaced: bool = False
 
     @property
     def key(self) -> str:
@@ -62,6 +65,13 @@ class Held(msgspec.Struct, eq=False):
     @property
     def is_admitted(self) -> bool:
         return self.progress.admitted_unix_ms > 0
+
+    def displace(self) -> None:
+        """Ends this start of it; another follows here (see `run_job`)."""
+        self.is_displaced = True
+        self.displacements += 1
+        if self.task is not None:
+            self.task.cancel()
 
     def stop(self, why: PenstockError) -> None:
         """Ends the run at its next await, with `why` as its verdict. The first reason stands."""
@@ -99,6 +109,9 @@ class HeldJobs:
 
     def find(self, tenant: str, job_id: str) -> Held | None:
         return self._held.get(key_of(tenant, job_id))
+
+    def find_key(self, key: str) -> Held | None:
+        return self._held.get(key)
 
     def remove(self, held: Held) -> None:
         self._held.pop(held.key, None)

@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
-
-import msgspec
 
 from consumer.admission import Admission
 from consumer.attempt_log import AttemptLog
@@ -21,12 +20,15 @@ from consumer.control import Control
 from consumer.delivery import Delivery
 from consumer.door import Door
 from consumer.engine.port import Engine
+from consumer.figures import Figures
 from consumer.frame_outbox import FrameOutbox
 from consumer.hand_over import HandOver
+from consumer.lane_limits import LaneLimits
 from consumer.length_memory import LengthMemory
 from consumer.lengths import OutputLengths
 from consumer.peers import Peers
-from consumer.presence import Presence, telemetry_every_s
+from consumer.places import Places
+from consumer.presence import Presence
 from consumer.pull_plan import Room
 from consumer.puller import Puller
 from consumer.result_of import unreadable
@@ -40,20 +42,16 @@ from infra.life import Stop
 from schemas import subjects
 from schemas.config import ConsumerSection
 from schemas.errors import ConsumerDraining, EngineDied, JobCancelled, JobMalformed, JobRejected, PenstockError
-from schemas.job import Endpoint, Job, decode_job
+from schemas.job import Job, decode_job
 from schemas.subjects import Lane
 
 log = logging.getLogger(__name__)
 
 # Waiting longer at the door, while others have room, is no way to hide a round trip.
 _PATIENCE_S = 1.0
-# Jobs at the door are there to follow those that end while the next ones are on their way; this long, generously.
-_FETCH_S = 0.05
-_DOOR_MOST = 64
-# Of the newest reading in a mean.
-_WEIGHT = 0.1
 # How often a waiting door is looked at again although nothing finished: predictions shrink as tokens come.
 _DOOR_TICK_S = 0.05
+_DOOR_TICK_MIN_S = 0.01
 # After the grace: time to store verdicts and hand jobs back.
 _HAND_BACK_S = 5.0
 
@@ -70,6 +68,7 @@ class ConsumerService:
         engine: Engine,
         models: tuple[str, ...],
         unix_ms: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cfg = cfg
         self._name = name
@@ -77,19 +76,22 @@ class ConsumerService:
         self._engine = engine
         self._models = models
         self._unix_ms = unix_ms
-        self._started_unix_ms = unix_ms()
         self._not_ready = "starting"
         self._held = HeldJobs()
         self._was_backlog = False
-        # Jobs ended since the last look at the door, and in a second; and how large a job's payload is.
-        self._ended = 0
-        self._ended_per_s = 0.0
-        self._payload_bytes = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._lengths = OutputLengths()
         self._memory = LengthMemory(broker, cfg.pool, self._lengths)
         self._budget = KvBudget(engine.capacity(), self._lengths)
-        self._admission = Admission(self._budget, itl_target_s=cfg.itl_target_ms / 1000)
+        self._admission = Admission(
+            self._budget,
+            itl_target_s=cfg.itl_target_ms / 1000,
+            limits=LaneLimits(cfg.interactive_slowdown_max, clock),
+            displace=self._displace,
+        )
+        self._places = Places(
+            cfg, held=self._held, budget=self._budget, admission=self._admission, capacity=engine.capacity
+        )
         self._door = Door(self._admission, engine.capacity, wait_s=cfg.door_wait_s)
         self._frames = FrameOutbox(broker, cfg.pool, interval_s=cfg.frame_interval_s)
         self._results = ResultStore(broker)
@@ -113,6 +115,19 @@ class ConsumerService:
             name=name,
             models=models,
             held=self._held,
+            capacity=engine.capacity,
+        )
+        self._figures = Figures(
+            name=name,
+            pool=cfg.pool,
+            models=models,
+            started_unix_ms=unix_ms(),
+            held=self._held,
+            budget=self._budget,
+            door=self._door,
+            puller=self._puller,
+            peers=self._peers,
+            tail=self._tail,
             capacity=engine.capacity,
         )
         self._presence = Presence(broker, pool=cfg.pool, name=name, describe=self._described)
@@ -201,36 +216,27 @@ class ConsumerService:
         log.info("consumer.drained", extra={"abandoned": len(self._held)})
 
     def _room(self) -> Room:
-        """What to ask for: what the cache would hold, plus a few at the door, minus who waits already."""
-        if self._cfg.prefetch:
-            return Room(self._cfg.prefetch - len(self._held))
-        waiting = sum(not held.is_admitted for held in self._held)
-        fits = self._budget.room_for(self._engine.capacity())
-        jobs = max(0, min(self._cfg.jobs_max - len(self._held), fits + self._door_depth() - waiting))
-        # Twice the usual size: what it bounds is memory, not work.
-        return Room(jobs, int(2 * jobs * self._payload_bytes))
-
-    def _door_depth(self) -> int:
-        """Jobs to have waiting, so that the engine never does."""
-        return max(self._cfg.door_max, min(_DOOR_MOST, int(self._ended_per_s * _FETCH_S)))
+        return self._places.to_ask_for(self._room_elsewhere())
 
     def _room_for_peers(self) -> tuple[int, int]:
-        """More jobs that would run at once, and jobs to take from a peer."""
-        if self._not_ready or self._cfg.prefetch:
-            return 0, 0
-        waiting = sum(not held.is_admitted for held in self._held)
-        fits = max(0, self._budget.room_for(self._engine.capacity()))
-        # Jobs of this consumer's own choice fill the door; a peer's come beside them.
-        places = min(self._cfg.jobs_max - len(self._held), fits + 2 * self._cfg.door_max - waiting)
-        return fits, max(0, places)
+        return (0, 0) if self._not_ready else self._places.for_peers()
+
+    def _room_elsewhere(self) -> int:
+        return sum(report.pace.room for _, report in self._peers.fresh())
+
+    def _displace(self, key: str) -> None:
+        """An interactive job takes its place."""
+        held = self._held.find_key(key)
+        if held is not None:
+            held.displace()
+            self._figures.displaced += 1
+            telemetry.DISPLACED.labels(pool=self._cfg.pool, lane=held.lane.value).inc()
 
     def _holds_off(self, lane: Lane) -> bool:
         """Whether to ask for no jobs of this lane now, although there is room."""
         # Nobody may wait for an interactive job because a peer would be faster.
         if lane is Lane.INTERACTIVE or self._cfg.prefetch:
             return False
-        if self._admission.yields(list(Lane).index(lane), self._engine.capacity()):
-            return True
         return self._cfg.share_tail and self._tail.holds_off()
 
     async def _share_tail(self) -> None:
@@ -267,7 +273,7 @@ class ConsumerService:
         held = self._held.add(job, delivery)
         if held is None:
             return
-        self._payload_bytes += _WEIGHT * (len(delivery.payload) - self._payload_bytes)
+        self._places.note_payload(len(delivery.payload))
         if delivery.pending and not self._was_backlog:
             # A new backlog: whoever left the end of the last one to us should hear of it.
             self._presence.say_now()
@@ -292,7 +298,7 @@ class ConsumerService:
             await self._runner.run(held, look_up=look_up)
         finally:
             self._held.remove(held)
-            self._ended += 1
+            self._places.note_end()
             self._puller.wake()
 
     async def _refuse(self, delivery: Delivery, error: JobRejected) -> None:
@@ -330,37 +336,23 @@ class ConsumerService:
                         await delivery.heartbeat()
 
     async def _look_at_door(self) -> None:
+        since_all_s = 0.0
         while True:
-            await asyncio.sleep(_DOOR_TICK_S)
+            # Where others wait for interactive ones, a step may be all there is to use.
+            step_s = self._engine.capacity().step_s if self._door.waiting else _DOOR_TICK_S
+            every_s = min(_DOOR_TICK_S, max(_DOOR_TICK_MIN_S, step_s))
+            await asyncio.sleep(every_s)
             self._door.let_in()
-            self._ended_per_s += _WEIGHT * (self._ended / _DOOR_TICK_S - self._ended_per_s)
-            self._ended = 0
+            since_all_s += every_s
+            if since_all_s < _DOOR_TICK_S:
+                continue
+            self._places.tick(since_all_s)
+            since_all_s = 0.0
             if self._door.waiting:
-                elsewhere = sum(report.pace.room for _, report in self._peers.fresh())
-                self._door.send_away(elsewhere, waiting_s=_PATIENCE_S)
-            self._gauges()
+                self._door.send_away(self._room_elsewhere(), waiting_s=_PATIENCE_S)
+            self._figures.set_gauges()
             with contextlib.suppress(PenstockError):
                 await self._control.note_listening()
 
-    def _gauges(self) -> None:
-        capacity, pool = self._engine.capacity(), self._cfg.pool
-        telemetry.KV_BLOCKS.labels(pool=pool, state="total").set(capacity.blocks_total)
-        telemetry.KV_BLOCKS.labels(pool=pool, state="free").set(capacity.blocks_free)
-        telemetry.JOBS_RUNNING.labels(pool=pool).set(self._budget.jobs)
-        telemetry.JOBS_AT_DOOR.labels(pool=pool).set(self._door.waiting)
-
     def _described(self) -> dict[str, Any]:
-        return {
-            "consumer": self._name,
-            "pool": self._cfg.pool,
-            "models": list(self._models),
-            "endpoints": [endpoint.value for endpoint in Endpoint],
-            "started_unix_ms": self._started_unix_ms,
-            "jobs": len(self._held),
-            "pace": msgspec.to_builtins(self._tail.pace()),
-            "backlog": self._puller.backlog,
-            "backlog_age_s": round(asyncio.get_running_loop().time() - self._puller.heard_at, 3),
-            "is_draining": bool(self._not_ready),
-            "every_s": telemetry_every_s(len(self._peers.fresh())),
-            "capacity": msgspec.to_builtins(self._engine.capacity()),
-        }
+        return self._figures.described(is_draining=bool(self._not_ready))

@@ -21,6 +21,9 @@ JOBS_RUNNING = Gauge("penstock_jobs_running", "Jobs the engine holds.", ["pool"]
 JOBS_AT_DOOR = Gauge("penstock_jobs_at_door", "Jobs pulled and waiting for KV cache.", ["pool"])
 REDELIVERIES = Counter("penstock_redeliveries_total", "Jobs that came again.", ["pool"])
 RELEASED = Counter("penstock_released_total", "Jobs handed back uncharged.", ["pool"])
+DISPLACED = Counter(
+    "penstock_displaced_total", "Running jobs stopped for an interactive one, to start again.", ["pool", "lane"]
+)
 FRAMES = Counter("penstock_frames_total", "Token frames sent.", ["pool"])
 FRAMES_DROPPED = Counter("penstock_frames_dropped_total", "Token frames nobody could be sent.", ["pool"])
 BROKER_RECONNECTS = Counter("penstock_broker_reconnects_total", "Connections made again.")

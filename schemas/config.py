@@ -81,6 +81,9 @@ class ConsumerSection(Section, frozen=True, kw_only=True):
     share_tail: bool = True
     # While interactive jobs run, others start only if a step is expected to take no longer than this. 0: no target.
     itl_target_ms: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    # While interactive jobs come, other lanes run only as much as lets the slowest of a hundred interactive jobs wait
+    # so many times as long for its first token as without them. 0: no protection.
+    interactive_slowdown_max: Annotated[float, msgspec.Meta(ge=0)] = 1.4
     # Upper bound of jobs running at once; the KV cache usually binds first.
     jobs_max: Positive = 1024
     # Engine deaths under a job before it runs alone, and starts before it ends `dead`.
@@ -95,6 +98,8 @@ class ConsumerSection(Section, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.heartbeat_s * 2 > self.ack_wait_s:
             raise ValueError("ack_wait_s must cover two heartbeats")
+        if 0 < self.interactive_slowdown_max < 1:
+            raise ValueError("interactive_slowdown_max is 0, or at least 1: nothing gets faster by company")
         if self.attempts_shared > self.attempts_max:
             raise ValueError("attempts_max must not be below attempts_shared")
 

@@ -1,4 +1,4 @@
-"""`python -m consumer.bench`: runs admission policies, one JSON `Run` a line from stdin, one `Outcome` a line back.
+"""`python -m consumer.bench`: a `Run` (admission) or `LaneRun` (interference) a line as JSON, its outcome back.
 
 With `--engine.kind simulated` in virtual time, else on the engine that the settings describe.
 """
@@ -13,6 +13,9 @@ import sys
 import msgspec
 import uvloop
 
+from consumer.bench.lane_outcome import LaneRun
+from consumer.bench.lane_real import LaneRuns
+from consumer.bench.lane_virtual import run_lanes_virtually
 from consumer.bench.outcome import Run
 from consumer.bench.real import RealRuns
 from consumer.bench.virtual import run_virtually
@@ -28,7 +31,11 @@ def main() -> int:
     if cfg.engine.kind == "simulated":
         _answer(b'{"ready": true}')
         for line in sys.stdin.buffer:
-            _answer(msgspec.json.encode(run_virtually(msgspec.json.decode(line, type=Run))))
+            question = _question(line)
+            if isinstance(question, Run):
+                _answer(msgspec.json.encode(run_virtually(question)))
+            else:
+                _answer(msgspec.json.encode(run_lanes_virtually(question)))
         return 0
     for name, value in environment_defaults(cfg.engine).items():
         environment.setdefault(name, value)
@@ -43,12 +50,20 @@ async def _serve(cfg: Config) -> None:
         await engine.start()
         gc.collect()
         gc.freeze()
-        runs = RealRuns(engine)
+        runs, lane_runs = RealRuns(engine), LaneRuns(engine)
         _answer(b'{"ready": true}')
         while line := await asyncio.to_thread(sys.stdin.buffer.readline):
-            _answer(msgspec.json.encode(await runs.run(msgspec.json.decode(line, type=Run))))
+            question = _question(line)
+            if isinstance(question, Run):
+                _answer(msgspec.json.encode(await runs.run(question)))
+            else:
+                _answer(msgspec.json.encode(await lane_runs.run(question)))
     finally:
         await engine.stop()
+
+
+def _question(line: bytes) -> Run | LaneRun:
+    return msgspec.json.decode(line, type=LaneRun if b'"system"' in line else Run)
 
 
 def _answer(line: bytes) -> None:

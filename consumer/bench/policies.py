@@ -6,11 +6,12 @@ from collections import deque
 
 import msgspec
 
-from consumer.admission import Admission, Waiting
+from consumer.admission import Admission
 from consumer.budget import KvBudget
 from consumer.door import Line
 from consumer.engine.port import Capacity
 from consumer.lengths import OutputLengths
+from consumer.waiting import Waiting
 
 FIXED = (8, 16, 32, 64, 128, 256)
 WATERMARKS = (0.1, 0.3)

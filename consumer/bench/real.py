@@ -9,13 +9,13 @@ from contextlib import aclosing
 
 import msgspec
 
-from consumer.admission import Rank
 from consumer.bench.outcome import Life, Outcome, Run, outcome_of
 from consumer.bench.policies import OURS, policy_of
 from consumer.bench.workloads import CPU, Piece, jobs_of, scaled
 from consumer.door import Door
 from consumer.engine.port import Engine, EngineRequest, Need, TextDelta
 from consumer.lengths import OutputLengths
+from consumer.waiting import Rank
 from schemas.job import Endpoint
 
 _SAMPLE_S = 0.01
@@ -49,7 +49,7 @@ class RealRuns:
         loop = asyncio.get_running_loop()
         # Other tokens in every run: none may find another's blocks.
         self._runs += 1
-        prompt_of = _prompts(random.Random(f"{run.seed} {self._runs}"))  # noqa: S311
+        prompt_of = prompts(random.Random(f"{run.seed} {self._runs}"))  # noqa: S311
         begun = loop.time()
 
         async def live(number: int, piece: Piece) -> Life:
@@ -113,7 +113,8 @@ class RealRuns:
             await asyncio.sleep(_SAMPLE_S)
 
 
-def _prompts(rng: random.Random) -> Callable[[Piece], list[int]]:
+def prompts(rng: random.Random) -> Callable[[Piece], list[int]]:
+    """Random tokens; a family's prompts begin alike."""
     families: dict[int, list[int]] = {}
 
     def prompt_of(piece: Piece) -> list[int]:

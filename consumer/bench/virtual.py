@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-from consumer.admission import Rank, Waiting
 from consumer.bench.outcome import Life, Outcome, Run, outcome_of
 from consumer.bench.policies import OURS, policy_of, watermark_of
 from consumer.bench.workloads import SIMULATED, Piece, jobs_of, scaled
@@ -13,6 +12,7 @@ from consumer.engine.simulated import step_seconds
 from consumer.engine.simulated_cache import Cache, Sequence
 from consumer.engine.simulated_settings import Settings, settings_of
 from consumer.lengths import OutputLengths
+from consumer.waiting import Rank, Waiting
 from schemas.config import EngineSection
 
 MACHINE = "h200-qwen2.5-7b"

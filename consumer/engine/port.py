@@ -11,6 +11,7 @@ Laws, checked by `tests/conformance/test_engine.py` against every implementation
 6. `capacity` is synchronous, cheap, and never older than one engine step while anything runs.
 7. When nothing runs, `capacity().blocks_free == blocks_total`.
 8. The same request with temperature 0 gives the same text, streamed or not.
+9. What waits inside the engine goes by `priority`, lower first, then first come.
 """
 
 from __future__ import annotations
@@ -117,6 +118,8 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     groups: tuple[KvGroup, ...] = ()
     # Prompt tokens one step computes at most.
     step_tokens_max: int = 8192
+    # And of any one prompt, while something else runs; 0: no less.
+    prompt_step_tokens_max: int = 0
     # Steps made, the recent mean of what one takes while anything runs, and what makes it longer.
     steps: int = 0
     step_s: float = 0.0

@@ -64,12 +64,14 @@ class SimulatedEngine:
             block_size=settings.block_size,
             sequences_max=settings.sequences_max,
             step_tokens_max=settings.step_tokens_max,
+            prompt_step_tokens_max=settings.prompt_step_tokens_max,
             watermark=settings.watermark,
             prefix_caching=settings.prefix_caching,
         )
         self._runs: set[_Run] = set()
         self._steps_made = 0
         self._step_s = settings.step_s / settings.time_scale
+        self._kv_tokens_each = 0.0
         self._work = asyncio.Event()
         self._died = asyncio.Event()
         self._end_reason = "the simulated engine was not started"
@@ -124,14 +126,18 @@ class SimulatedEngine:
             prefix_hit_tokens=cache.hit_tokens,
             prefix_query_tokens=cache.query_tokens,
             step_tokens_max=settings.step_tokens_max,
+            prompt_step_tokens_max=settings.prompt_step_tokens_max,
             steps=self._steps_made,
             step_s=self._step_s,
-            cost=StepCost(
-                max(0.0, self._step_s - settings.per_sequence_s / settings.time_scale * cache.running),
-                settings.per_sequence_s / settings.time_scale,
-                settings.per_prefill_token_s / settings.time_scale,
-            ),
+            cost=self._cost(),
         )
+
+    def _cost(self) -> StepCost:
+        """What is configured, with what a sequence has in the cache as part of its own cost."""
+        cfg = self._settings
+        per_sequence_s = cfg.per_sequence_s + cfg.per_kv_token_s * self._kv_tokens_each
+        scale = cfg.time_scale
+        return StepCost(cfg.step_s / scale, per_sequence_s / scale, cfg.per_prefill_token_s / scale)
 
     async def wait_dead(self) -> str:
         await self._died.wait()
@@ -177,6 +183,7 @@ class SimulatedEngine:
                 ready_at += took_s
                 self._steps_made += 1
                 self._step_s += _STEP_WEIGHT * (took_s - self._step_s)
+                self._kv_tokens_each = step.kv_tokens / max(1, step.sequences)
                 if self._cache.is_idle or ready_at - loop.time() > _TURN_S:
                     break
             await asyncio.sleep(ready_at - loop.time())

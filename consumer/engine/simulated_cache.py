@@ -87,12 +87,14 @@ class Cache(Generic[S]):
         block_size: int,
         sequences_max: int,
         step_tokens_max: int,
+        prompt_step_tokens_max: int = 0,
         watermark: float = 0.0,
         prefix_caching: bool = True,
     ) -> None:
         self._block_size = block_size
         self._sequences_max = sequences_max
         self._step_tokens_max = step_tokens_max
+        self._prompt_step_tokens_max = prompt_step_tokens_max or step_tokens_max
         # Kept free when a waiting sequence is let in beside others.
         self._watermark_blocks = int(blocks * watermark)
         self._blocks_total = blocks
@@ -156,6 +158,9 @@ class Cache(Generic[S]):
     def _schedule(self) -> tuple[Step[S], list[S]]:
         """Gives each sequence its tokens and blocks; also says who gets a new token."""
         block_size, tokens_left = self._block_size, self._step_tokens_max
+        # One that is by itself keeps nobody waiting.
+        is_lonely = len(self._running) + self.waiting <= 1
+        of_one_prompt = self._step_tokens_max if is_lonely else self._prompt_step_tokens_max
         step: Step[S] = Step(0, 0, 0, [])
         complete: list[S] = []
         preemptions = self.preemptions
@@ -164,7 +169,7 @@ class Cache(Generic[S]):
             if sequence.state is not State.RUNNING:
                 continue
             missing = sequence.prompt_tokens + sequence.produced - sequence.computed
-            tokens = min(missing, tokens_left)
+            tokens = min(missing, of_one_prompt, tokens_left)
             if not tokens:
                 continue
             if sequence.computed + tokens > sequence.blocks * block_size and not self._grow(sequence, tokens):
@@ -179,7 +184,7 @@ class Cache(Generic[S]):
                 complete.append(sequence)
         # Whoever was just evicted would be let in again, and evict the next.
         while tokens_left and self.preemptions == preemptions:
-            admitted = self._admit_next(tokens_left)
+            admitted = self._admit_next(min(tokens_left, of_one_prompt))
             if admitted is None:
                 break
             sequence, tokens = admitted
@@ -191,7 +196,7 @@ class Cache(Generic[S]):
                 complete.append(sequence)
         return step, complete
 
-    def _admit_next(self, tokens_left: int) -> tuple[S, int] | None:
+    def _admit_next(self, tokens_most: int) -> tuple[S, int] | None:
         """Who came in, and how many of its tokens this step computes."""
         while self._queue and self._queue[0][2].state is not State.WAITING:
             heapq.heappop(self._queue)
@@ -216,7 +221,7 @@ class Cache(Generic[S]):
             self.query_tokens += sequence.prompt_tokens
             self.hit_tokens += sequence.computed
         self.recomputed_tokens += max(0, sequence.lost - sequence.computed)
-        tokens = min(whole - sequence.computed, tokens_left)
+        tokens = min(whole - sequence.computed, tokens_most)
         self._take(sequence, self._blocks_of(sequence.computed + tokens) - sequence.blocks)
         self._compute(sequence, tokens)
         return sequence, tokens

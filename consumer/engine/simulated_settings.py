@@ -19,13 +19,15 @@ _CONTEXT_TOKENS = 4096
 # Qwen2.5-7B in bf16 on one H200, from the data sheets, not from a run: 15.2 GB of weights and 57,344 bytes of KV a
 # token (28 layers x 4 KV heads x 128 x K and V x 2 bytes) are read at 80% of 4.8 TB/s; a prompt token costs 2 x 7.6e9
 # operations at 60% of 989 TFLOPS; vLLM's own scheduling and sampling is taken as 1 ms a step and 10 us a sequence. 90%
-# of 139 GiB less weights and 4 GB of activations leave 115 GB: 2.0 million tokens.
+# of 139 GiB less weights and 4 GB of activations leave 115 GB: 2.0 million tokens. Prompts are split as by our vLLM
+# adapter.
 MACHINES: dict[str, dict[str, float]] = {
     "h200-qwen2.5-7b": {
         "blocks": 125_000,
         "block_size": 16,
         "sequences_max": 1024,
         "context_tokens_max": 32_768,
+        "prompt_step_tokens_max": 1024,
         "step_s": 0.001 + 15.2e9 / (0.8 * 4.8e12),
         "per_sequence_s": 10e-6,
         "per_prefill_token_s": 2 * 7.6e9 / (0.6 * 989e12),
@@ -45,6 +47,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     context_tokens_max: Annotated[int, msgspec.Meta(ge=0)] = 0
     # Tokens one step computes; a longer prompt is prefilled over several steps, beside the others' decoding.
     step_tokens_max: Positive = 8192
+    # Of one prompt, while anything else runs or waits; 0: no less. As vLLM's `long_prefill_token_threshold`.
+    prompt_step_tokens_max: Annotated[int, msgspec.Meta(ge=0)] = 0
     # Full blocks are found again by whoever has the same prompt.
     prefix_caching: bool = True
     # This share of the cache stays free when a waiting sequence joins others, as vLLM's `watermark`.

@@ -1,16 +1,20 @@
 """What a step of a real engine takes, learned from the time between steps. No I/O; the clock's readings are given.
 
-Least squares with exponential forgetting: `base + a * sequences + b * prompt tokens`.
+Least squares with exponential forgetting: `base + a * sequences + b * prompt tokens`. What is forgotten is forgotten
+for each size of steps by itself: while an engine is full, it must still be known what a step of a few sequences takes.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from consumer.engine.port import StepCost
 
-# The weight of what was seen falls to a third in so many steps.
+# The weight of what was seen falls to a third in so many steps of its size.
 _MEMORY_STEPS = 300.0
+# Sizes of steps: sequences by powers of two, with prompt tokens or without.
+_SIZES = 24
 # A longer gap is no step: the engine was idle, or this process was stopped.
 _GAP_MAX_S = 2.0
 # Of the recent mean.
@@ -29,8 +33,8 @@ class StepTimes:
         self.mean_s = 0.0
         self.cost = StepCost()
         self._last_at: float | None = None
-        self._squares = np.zeros((3, 3))
-        self._products = np.zeros(3)
+        self._squares = np.zeros((_SIZES, 3, 3))
+        self._products = np.zeros((_SIZES, 3))
         # So that all three columns are about one in size.
         self._scale = np.array([1.0, 1 / 64, 1 / 512])
 
@@ -43,11 +47,14 @@ class StepTimes:
         took_s = now_s - last_at
         self.mean_s += (_MEAN_WEIGHT if self.mean_s else 1.0) * (took_s - self.mean_s)
         row = np.array([1.0, sequences, prefill_tokens]) * self._scale
+        size = min(2 * sequences.bit_length() + (prefill_tokens > 0), _SIZES - 1)
         keep = 1 - 1 / _MEMORY_STEPS
-        self._squares = keep * self._squares + np.outer(row, row)
-        self._products = keep * self._products + row * took_s
+        self._squares[size] = keep * self._squares[size] + np.outer(row, row)
+        self._products[size] = keep * self._products[size] + row * took_s
         if self.steps % _SOLVE_EVERY == 0:
-            found = np.linalg.solve(self._squares + _RIDGE * np.eye(3), self._products) * self._scale
+            squares: npt.NDArray[np.float64] = self._squares.sum(axis=0)
+            products: npt.NDArray[np.float64] = self._products.sum(axis=0)
+            found = np.linalg.solve(squares + _RIDGE * np.eye(3), products) * self._scale
             base_s, per_sequence_s, per_prefill_token_s = np.maximum(found, 0.0).tolist()
             self.cost = StepCost(base_s, per_sequence_s, per_prefill_token_s)
 

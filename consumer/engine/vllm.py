@@ -35,10 +35,20 @@ log = logging.getLogger(__name__)
 
 _DEATH_CHECK_S = 0.5
 _LOAD_CHECK_S = 0.2
+# Of one prompt in one step, while anything else runs: a few times what a step costs without any.
+_PROMPT_STEP_TOKENS = 1024
 
 
 def make(section: EngineSection, data_dir: Path) -> Engine:
     return VllmEngine(section, data_dir)
+
+
+def _split_long_prompts(config: Any, section: EngineSection) -> None:
+    """Unless the user says otherwise: a prompt that is not alone is computed in parts, so that no step is very long."""
+    asked = {key.replace("-", "_") for key in section.arguments}
+    if "long_prefill_token_threshold" not in asked and config.scheduler_config.enable_chunked_prefill:
+        threshold = min(_PROMPT_STEP_TOKENS, config.model_config.max_model_len)
+        config.scheduler_config.long_prefill_token_threshold = threshold
 
 
 def stream_interval(streams: int, *, smooth_below: int, interval_max: int) -> int:
@@ -158,6 +168,7 @@ class VllmEngine:
                 raise ConfigError(f"engine: {_reason(error)}", param="engine") from error
             if self._stopping:
                 raise EngineFailed("stopped while it loaded")
+            _split_long_prompts(config, self._section)
             return AsyncLLM.from_vllm_config(
                 config, stat_loggers=[self._make_tap], disable_log_stats=engine_arguments.disable_log_stats
             )

@@ -68,6 +68,7 @@ class Tap(StatLoggerBase):
             prefix_query_tokens=self._query_tokens,
             groups=self._groups,
             step_tokens_max=scheduler.max_num_batched_tokens,
+            prompt_step_tokens_max=scheduler.long_prefill_token_threshold,
             steps=self._times.steps,
             step_s=self._times.mean_s,
             cost=self._times.cost,

@@ -13,6 +13,7 @@ from schemas.errors import ConfigError
 # Each module has `main(arguments: list[str]) -> int`.
 BENCHES = {
     "admission": ("producer.bench.admission", "who is let into the engine: our forecast, fixed concurrency and others"),
+    "interference": ("producer.bench.interference", "bursts of chats beside three batches on the same consumer"),
     "parity": ("producer.bench.parity", "`vllm run-batch` and `penstock run-batch` give the same tokens"),
     "prefixes": ("producer.bench.prefixes", "jobs with the same beginning, put side by side by the dispatcher"),
     "tail": ("producer.bench.tail", "consumers of different speed share the end of a backlog"),

@@ -518,3 +518,35 @@ def test_an_unknown_engine_argument_is_named(engine: EngineInThread, engine_data
 
     with pytest.raises(ConfigError, match=r"no.such.setting"):
         engine.run(scene())
+
+
+# 9
+
+
+def test_what_waits_inside_the_engine_goes_by_its_priority(engine: EngineInThread) -> None:
+    async def scene() -> None:
+        sequences = engine.engine.capacity().sequences_max
+        order: list[str] = []
+
+        async def one(name: str, request: EngineRequest) -> None:
+            await engine.collect(request)
+            order.append(name)
+
+        full = [Requests.chat(f"Story {number}", max_tokens=60, ignore_eos=True) for number in range(sequences)]
+        running = [asyncio.create_task(one("running", request)) for request in full]
+        await engine.wait_running(sequences)
+        later = [
+            *(
+                Requests.chat(f"Bulk {number}", max_tokens=2, ignore_eos=True, priority=2)
+                for number in range(2 * sequences)
+            ),
+            Requests.chat("Urgent", max_tokens=2, ignore_eos=True, priority=0),
+        ]
+        names = ["bulk"] * 2 * sequences + ["urgent"]
+        waiting = [asyncio.create_task(one(name, request)) for name, request in zip(names, later, strict=True)]
+        await asyncio.gather(*running, *waiting)
+
+        # Those that finish in the same step may come in any order.
+        assert order[: order.index("urgent")].count("bulk") < sequences, order
+
+    engine.run(scene())

@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from consumer.admission import Admission, Rank
+from consumer.admission import Admission
 from consumer.budget import KvBudget
 from consumer.door import Door
 from consumer.engine.port import Capacity, Need
 from consumer.lengths import OutputLengths
+from consumer.waiting import Rank
 from schemas.errors import EngineBusy, PromptTooLong
 
 CAPACITY = Capacity(blocks_total=100, blocks_free=100, block_size=16, sequences_max=32, context_tokens_max=1600)
