@@ -6,6 +6,7 @@ Pure: `load` is given the texts and the mappings; only a `main()` reads files an
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import tomllib
 from collections.abc import Mapping
@@ -120,9 +121,11 @@ class DispatcherSection(Section, frozen=True, kw_only=True):
     # A leader that was not heard for this long is replaced.
     lease_s: Annotated[float, msgspec.Meta(ge=0.5)] = 3.0
     # READY holds what runs, what consumers have room for, and so many seconds of work.
-    ready_ahead_s: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    ready_ahead_s: Annotated[float, msgspec.Meta(gt=0)] = 0.5
     # Compute identical deterministic requests once: never, within one tenant, or across all of them.
     coalesce: Literal["off", "tenant", "all"] = "tenant"
+    health_port: Port = 0
+    health_host: str = "127.0.0.1"
 
 
 class EngineSection(Section, frozen=True, kw_only=True):
@@ -196,7 +199,15 @@ def _put(tree: dict[str, Any], path: list[str], text: str, source: str) -> None:
         if not isinstance(child, dict):
             raise ConfigError(f"{source}: {part} is a value, not a section")
         node = cast("dict[str, Any]", child)
-    node[path[-1]] = text
+    node[path[-1]] = _listed(text)
+
+
+def _listed(text: str) -> Any:
+    """A list or table spelled as JSON; any other text as it is, for its setting's type to judge."""
+    if text.startswith(("[", "{")):
+        with contextlib.suppress(msgspec.DecodeError):
+            return msgspec.json.decode(text)
+    return text
 
 
 def _gather_engine_arguments(tree: dict[str, Any]) -> None:

@@ -42,6 +42,8 @@ _SPREAD_S = {1: 0.0, 16: 1.3, 64: 1.5, 256: 2.5}
 _OUTPUT_TOKENS = 128
 # About 100 tokens, as the simulated engine counts them.
 _PROMPT_WORDS = 70
+# Streamed and not streamed reach the same engine, which must not know the second one's prompts from the first.
+_SEED_APART = {"direct": 0, "nats": 0, "nats_stream_off": 500_000}
 # A large model on a GPU that is not crowded.
 _SIMULATED = {
     "step_s": 0.01,
@@ -121,11 +123,11 @@ async def measure(
         names = list(ways)
         for number in range(rounds):
             for concurrency, requests in loads.items():
-                bodies = _bodies(requests, seed=number * 1000 + concurrency)
                 for name in names[number % 3 :] + names[: number % 3]:
                     with paused(others[name]):
                         # Who was stopped catches up first: expired pulls, late heartbeats.
                         await ways[name](_bodies(16, seed=-1, output_tokens=4), 16)
+                        bodies = _bodies(requests, seed=_SEED_APART[name] + number * 1000 + concurrency)
                         seen[name][concurrency].append(await ways[name](bodies, concurrency))
     return seen
 

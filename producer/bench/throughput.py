@@ -122,7 +122,8 @@ class Serve:
         )
         self._session = aiohttp.ClientSession(
             f"http://127.0.0.1:{self._port}",
-            connector=aiohttp.TCPConnector(limit=0),
+            # The server, stopped between its rounds, wakes up to connections it has given up; so must we have.
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2),
             timeout=aiohttp.ClientTimeout(total=None),
         )
         try:

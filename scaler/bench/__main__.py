@@ -1,4 +1,4 @@
-"""`python -m scaler.bench deadlines|order [--json] [--quick]`."""
+"""`python -m scaler.bench deadlines|fairness|order [--json] [--quick]`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ import msgspec
 
 from infra.report import Report
 from scaler.bench.deadlines import deadlines
+from scaler.bench.fairness import fairness
 from scaler.bench.order import order
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m scaler.bench")
-    parser.add_argument("bench", choices=["deadlines", "order"])
+    parser.add_argument("bench", choices=["deadlines", "fairness", "order"])
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--quick", action="store_true", help="smaller, within a minute")
     parser.add_argument("--rounds", type=int, default=0, help="how many seeds")
     given = parser.parse_args()
     if given.bench == "deadlines":
         report = deadlines(is_quick=given.quick, rounds=given.rounds or (3 if given.quick else 8))
+    elif given.bench == "fairness":
+        report = fairness(is_quick=given.quick, rounds=given.rounds or 1)
     else:
         report = order(is_quick=given.quick, rounds=given.rounds or (1 if given.quick else 3))
     sys.stdout.write(msgspec.json.encode(report).decode() + "\n" if given.json else _table(report))

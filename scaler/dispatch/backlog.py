@@ -211,6 +211,14 @@ class Backlog:
         self._turn(now_unix_ms)
         return self._outlook.first(tenant, limit, now_unix_ms, capacity)
 
+    def place(self, seq: int, now_unix_ms: int, capacity: Capacity) -> Place | None:
+        """One waiting job's; None for one that does not wait."""
+        self._turn(now_unix_ms)
+        slot = self._index.columns.slot_of(seq)
+        if slot == NONE or self._index.columns.state[slot] < QUEUED:
+            return None
+        return self._outlook.of(slot, now_unix_ms, capacity)
+
     def amounts(self, now_unix_ms: int) -> Amounts:
         self._turn(now_unix_ms)
         return amounts_of(self._index, now_unix_ms)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import msgspec
+import numpy as np
 
 from scaler.dispatch.capacity import Capacity, Cost
 from scaler.dispatch.columns import NONE, PARKED, QUEUED, UNTIL
@@ -50,7 +51,9 @@ class Outlook:
             return Promise(is_accepted=False, reason=f"there is no window {quote.window!r}, or it never opens")
         # At least so long until it starts, whatever the order.
         start_s = (max(quote.not_before_unix_ms, opens, now_unix_ms) - now_unix_ms) / 1000
-        per_job = index.estimate_output(quote.tenant, quote.lane, 0) if not quote.output_tokens else 0.0
+        # As `add` will estimate them one by one.
+        at_most = -(-quote.output_tokens_max // max(1, quote.jobs))
+        per_job = index.estimate_output(quote.tenant, quote.lane, at_most) if not quote.output_tokens else 0.0
         output = quote.output_tokens or round(quote.jobs * per_job)
         cost = capacity.cost()
         work_s = cost.seconds(quote.jobs, quote.prompt_tokens, output)
@@ -127,6 +130,18 @@ class Outlook:
         if tenant != "*":
             places = self._first_of_tenant(tenant, limit, now_unix_ms, capacity)
         return places + self._first_held(tenant, limit - len(places))
+
+    def of(self, slot: int, now_unix_ms: int, capacity: Capacity) -> Place:
+        """One waiting job's; counts its tenant's jobs before it, some milliseconds for a million."""
+        columns, cost = self._index.columns, capacity.cost()
+        flow = self._index.flows[columns.flow[slot]]
+        before = (columns.view("flow") == flow.number) & (columns.view("state") == QUEUED)
+        before &= columns.view("seq") <= columns.seq[slot]
+        jobs = int(np.count_nonzero(before))
+        prompt, output = (int(columns.view(name)[before].sum()) for name in ("prompt", "output"))
+        in_line_s, ahead = self._wait(flow.lane, flow, cost.seconds(jobs, prompt, output), now_unix_ms, capacity)
+        position = ahead + max(0, jobs - 1)
+        return self._place(slot, position, in_line_s if cost.per_s else 0.0, now_unix_ms, capacity.service_s)
 
     def _first_of_all(self, limit: int, now_unix_ms: int, capacity: Capacity) -> list[Place]:
         columns, cost = self._index.columns, capacity.cost()
