@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=0, help="how many seeds")
     given = parser.parse_args()
     if given.bench == "deadlines":
-        report = deadlines(is_quick=given.quick, rounds=given.rounds or (1 if given.quick else 5))
+        report = deadlines(is_quick=given.quick, rounds=given.rounds or (3 if given.quick else 8))
     elif given.bench == "fairness":
         report = fairness(is_quick=given.quick, rounds=given.rounds or 1)
     else:
