@@ -80,8 +80,8 @@ class Outcome(msgspec.Struct):
 class EngineInThread:
     """A started engine of `kind`, and the loop it runs on."""
 
-    def __init__(self, kind: str, arguments: dict[str, EngineValue], data_dir: Path) -> None:
-        section = msgspec.convert({"kind": kind, "arguments": arguments}, EngineSection)
+    def __init__(self, kind: str, arguments: dict[str, EngineValue], data_dir: Path, model: str = "tiny") -> None:
+        section = msgspec.convert({"kind": kind, "model": model, "arguments": arguments}, EngineSection)
         self.kind = kind
         for name, value in environment_defaults(section).items():
             os.environ.setdefault(name, value)
@@ -161,10 +161,12 @@ async def _comes_true(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 @contextlib.contextmanager
-def running_engine(kind: str, data_dir: Path, **arguments: EngineValue) -> Generator[EngineInThread]:
+def running_engine(
+    kind: str, data_dir: Path, *, model: str = "tiny", **arguments: EngineValue
+) -> Generator[EngineInThread]:
     """One of your own; for vLLM that takes half a minute, so prefer the fixture `vllm_engine`."""
     defaults = VLLM_ARGUMENTS if kind == "vllm" else SIMULATED_ARGUMENTS
-    engine = EngineInThread(kind, {**defaults, **arguments}, data_dir)
+    engine = EngineInThread(kind, {**defaults, **arguments}, data_dir, model)
     try:
         yield engine
     finally:
