@@ -27,6 +27,7 @@ BENCHES = {
 # import each other.
 PASSED_ON = {
     "deadlines": "a simulated day of deadlines: what is missed, and what was refused for good reason",
+    "order": "the index of a million waiting jobs: memory, time and shares",
     "fairness": "a million jobs of ten thousand tenants, served by their weights",
 }
 _RUNNER = "scaler.bench"
