@@ -23,7 +23,7 @@ _TEXT_OR_TOKENS = {
 # Left as they came: only the engine reads them.
 Messages = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema=_ARRAY_OF_OBJECTS)]
 TextOrTokens = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema=_TEXT_OR_TOKENS)]
-Anything = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": ["object", "array", "string", "null"]})]
+Anything = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": ["object", "null"]})]
 
 ServiceTier = Literal["auto", "default", "flex", "priority", "scale"]
 # What the engine itself allows; and so that no body makes a gateway write a thousand chunks a token.
@@ -160,7 +160,7 @@ class JobError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as its tenant sees it. `status`: queued, running, or how it ended."""
+    """A job as its tenant sees it. `status`: queued, running, how it ended, or refused."""
 
     id: str
     status: str
@@ -179,12 +179,12 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
     error: JobError | None = None
     # The engine's whole answer; only where one job is asked for.
-    response: msgspec.Raw | None = None
+    response: Anything = msgspec.Raw(b"null")
 
 
 class JobList(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a job was refused, its place holds why."""
+    """Where one of many was refused, its place holds why: `status` refused, and no id."""
 
-    data: list[JobView | ErrorBody]
+    data: list[JobView]
     object: Literal["list"] = "list"
     has_more: bool = False

@@ -57,7 +57,7 @@ class Breaker:
     def ask(self, sight: Sight, now_s: float) -> Verdict:
         if not sight.consumers and not self._cfg.wait_for_consumers and sight.gone_s > NOBODY_S:
             return Verdict(is_closed=False, reason="no consumer serves it", retry_after_s=NOBODY_S)
-        if sight.allowed_s and sight.wait_s > sight.allowed_s:
+        if sight.wait_s > sight.allowed_s > 0:
             return Verdict(
                 is_closed=False,
                 reason=f"its backlog takes about {sight.wait_s:.0f} s and this may take {sight.allowed_s:.0f} s",

@@ -20,6 +20,9 @@ from schemas.result import Result
 DONE = b"data: [DONE]\n\n"
 WAITING = b": waiting\n\n"
 
+# Also what null means here.
+_NOTHING = msgspec.Raw(b"null")
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -27,23 +30,23 @@ class _EngineChunk(msgspec.Struct):
     """What the engine's own chunk adds; id, time and model are ours, and the same in all of a stream."""
 
     choices: msgspec.Raw = msgspec.Raw(b"[]")
-    prompt_token_ids: msgspec.Raw | None = None
+    prompt_token_ids: msgspec.Raw = _NOTHING
 
 
 class _EndOfChoice(msgspec.Struct):
     index: int = 0
     finish_reason: str | None = None
-    stop_reason: msgspec.Raw | None = None
+    stop_reason: msgspec.Raw = _NOTHING
     text: str | None = None
     message: dict[str, Any] | None = None
-    logprobs: msgspec.Raw | None = None
+    logprobs: msgspec.Raw = _NOTHING
 
 
 class _End(msgspec.Struct):
     """Of the stored answer, what a stream has not said yet."""
 
     choices: list[_EndOfChoice] = []
-    usage: msgspec.Raw | None = None
+    usage: msgspec.Raw = _NOTHING
 
 
 _chunk_decoder = msgspec.json.Decoder(_EngineChunk)
@@ -124,7 +127,7 @@ class Writer:
         parts: list[bytes] = []
         for choice in end.choices:
             said = _said_by(choice, is_chat=self._is_chat)
-            more = b',"logprobs":' + bytes(choice.logprobs or b"null") + b',"finish_reason":null}'
+            more = b',"logprobs":' + bytes(choice.logprobs) + b',"finish_reason":null}'
             parts += (self._head, b'[{"index":%d,' % choice.index, said, more, self._closings, self._end_of(choice))
         return b"".join([*parts, self._usage_chunk(result, end), DONE])
 
@@ -157,7 +160,7 @@ class Writer:
         self.events += 1
         choices = bytes(chunk.choices)
         self._engine_ends += choices.count(b'"finish_reason":"')
-        more = b',"prompt_token_ids":' + bytes(chunk.prompt_token_ids) if chunk.prompt_token_ids else b""
+        more = _more(b"prompt_token_ids", chunk.prompt_token_ids)
         return self._head + choices + more + self._closings.removeprefix(b"]")
 
     def _finish(self, result: Result | None) -> bytes:
@@ -183,7 +186,7 @@ class Writer:
 
     def _end_of(self, choice: _EndOfChoice) -> bytes:
         empty = b'"delta":{}' if self._is_chat else b'"text":""'
-        stop = b',"stop_reason":' + bytes(choice.stop_reason) if choice.stop_reason else b""
+        stop = _more(b"stop_reason", choice.stop_reason)
         reason = _encode(choice.finish_reason or "stop")
         start = self._head + b'[{"index":%d,' % choice.index
         return start + empty + b',"logprobs":null,"finish_reason":' + reason + stop + b"}" + self._closings
@@ -194,6 +197,11 @@ class Writer:
     def _error(self, message: str, status: int, code: str, param: str | None) -> bytes:
         self.is_done = True
         return b"data: " + body_of(message, status, code, param) + b"\n\n" + DONE
+
+
+def _more(name: bytes, value: msgspec.Raw) -> bytes:
+    text = bytes(value)
+    return b"" if text == b"null" else b',"' + name + b'":' + text
 
 
 def _said_by(choice: _EndOfChoice, *, is_chat: bool) -> bytes:
@@ -209,7 +217,7 @@ def _said_by(choice: _EndOfChoice, *, is_chat: bool) -> bytes:
 
 
 def _usage_of(result: Result, end: _End) -> bytes:
-    if end.usage is not None and bytes(end.usage) != b"null":
+    if bytes(end.usage) != b"null":
         return bytes(end.usage)
     usage = result.usage
     return _encode(

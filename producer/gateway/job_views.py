@@ -1,0 +1,128 @@
+"""One tenant's jobs, read where they are: stored, at a consumer, or still queued.
+
+Nothing here goes by a job's id alone: every subject that is read holds the tenant, so that another's job is as unknown
+as one that never was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from infra.broker import Broker, NoSuchStream
+from producer import cancelling, listing, stored
+from producer.feed import Address
+from producer.listing import JobInfo
+from schemas.errors import BusUnavailable, PenstockError
+from schemas.openai import JobError, JobView, Usage
+from schemas.result import Result
+
+# Of each kind, for one job among them. A tenant with more waiting asks a dispatcher, where there is one.
+_LOOKED_AT_MAX = 1000
+_POLL_S = 0.05
+_SHOWN_AS = {"queued": "queued", "waiting": "queued", "held": "queued", "ready": "queued"}
+
+
+async def result_of(broker: Broker, tenant: str, job: str, pools: list[str]) -> Result | None:
+    """What it ended as, whichever pool it was in: one request for all of them.
+
+    Raises:
+        BusUnavailable: the broker did not answer.
+    """
+    subjects = [Address(pool, tenant, job).result_subject for pool in pools]
+    found = await stored.results(broker, subjects) if subjects else {}
+    return next(iter(found.values()), None)
+
+
+async def live(broker: Broker, tenant: str, job: str, pools: list[str]) -> JobInfo | None:
+    """Where it is, if it has not ended."""
+    return next((info for info in await listed(broker, tenant, pools, _LOOKED_AT_MAX) if info.job == job), None)
+
+
+async def listed(broker: Broker, tenant: str, pools: list[str], limit: int) -> list[JobInfo]:
+    """Up to `limit` of each kind of each pool, newest first. A pool that cannot be asked has none."""
+    answers = await asyncio.gather(*(_of_pool(broker, pool, tenant, limit) for pool in pools))
+    infos = [info for answer in answers for info in answer]
+    return sorted(infos, key=lambda info: (-info.submitted_unix_ms, info.job))
+
+
+async def cancel(broker: Broker, address: Address) -> Result:
+    """
+    Raises:
+        JobMalformed: it is not there any more (code `job_not_found`).
+        BusUnavailable: the broker did not answer.
+    """
+    return await cancelling.cancel(broker, address, seq=0, wait=_waiter(broker, address))
+
+
+def view_of_result(result: Result, *, with_response: bool = False) -> JobView:
+    usage, timing = result.usage, result.timing
+    error = result.error
+    return JobView(
+        id=result.id,
+        status=result.status.value,
+        pool=result.pool,
+        endpoint=result.endpoint,
+        custom_id=result.custom_id,
+        created_at=timing.submitted_unix_ms / 1000,
+        started_at=timing.started_unix_ms / 1000,
+        finished_at=timing.finished_unix_ms / 1000,
+        attempt=result.attempt,
+        output_tokens=usage.completion_tokens,
+        usage=Usage(
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            total_tokens=usage.prompt_tokens + usage.completion_tokens,
+        ),
+        error=JobError(message=error.message, code=error.code, param=error.param) if error else None,
+        response=result.body if with_response else msgspec.Raw(b"null"),
+    )
+
+
+def view_of_info(info: JobInfo) -> JobView:
+    return JobView(
+        id=info.job,
+        status=_SHOWN_AS.get(info.state, info.state),
+        pool=info.pool,
+        lane=info.lane,
+        custom_id=info.custom_id,
+        created_at=info.submitted_unix_ms / 1000,
+        started_at=info.started_unix_ms / 1000,
+        finished_at=info.finished_unix_ms / 1000,
+        attempt=info.attempt,
+        output_tokens=info.tokens,
+        error=JobError(message=info.error) if info.error else None,
+    )
+
+
+async def _of_pool(broker: Broker, pool: str, tenant: str, limit: int) -> list[JobInfo]:
+    try:
+        return await listing.jobs(broker, pool, tenant, limit=limit)
+    except (BusUnavailable, NoSuchStream):
+        return []
+
+
+def _waiter(broker: Broker, address: Address) -> Callable[[float], Awaitable[Result | None]]:
+    """Looks for the result again and again: a feed for it could take another tenant's frames of the same id."""
+
+    async def wait(limit_s: float) -> Result | None:
+        try:
+            async with asyncio.timeout(limit_s):
+                while True:
+                    result = await _quietly(broker, address)
+                    if result is not None:
+                        return result
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError:
+            return None
+
+    return wait
+
+
+async def _quietly(broker: Broker, address: Address) -> Result | None:
+    try:
+        return await cancelling.stored_result(broker, address)
+    except PenstockError:
+        return None
