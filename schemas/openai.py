@@ -30,6 +30,10 @@ ServiceTier = Literal["auto", "default", "flex", "priority", "scale"]
 Choices = Annotated[int, msgspec.Meta(ge=1, le=128)]
 
 
+def _null() -> msgspec.Raw:
+    return msgspec.Raw(b"null")
+
+
 class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
     include_usage: bool | None = None
 
@@ -179,7 +183,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
     error: JobError | None = None
     # The engine's whole answer; only where one job is asked for.
-    response: Anything = msgspec.Raw(b"null")
+    response: Anything = msgspec.field(default_factory=_null)
 
 
 class JobList(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ def app(house: House) -> FrontDoor:
         routes.add("POST", endpoint.value, Generate(house, endpoint.value))
     models = ModelRoutes(house)
     routes.add("GET", "/v1/models", models.list)
-    routes.add("GET", "/v1/models/{id}", models.one)
+    routes.add("GET", "/v1/models/{rest}", models.one)
     jobs = JobRoutes(house)
     routes.add("POST", "/v1/jobs", jobs.submit)
     routes.add("GET", "/v1/jobs", jobs.list)

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 Handler = Callable[[Call], Awaitable[None]]
 
 _ID = "{id}"
+# The rest of the path: names of models hold slashes.
+_REST = "{rest}"
 
 
 class Found(NamedTuple):
@@ -30,7 +32,7 @@ class Found(NamedTuple):
 
 
 class Routes:
-    """Exact paths, and paths with one `{id}` in them."""
+    """Exact paths, and paths with one `{id}` in them or `{rest}` at their end; both are `parameters["id"]`."""
 
     def __init__(self) -> None:
         self._exact: dict[str, dict[str, Found]] = {}
@@ -39,7 +41,7 @@ class Routes:
     def add(self, method: str, path: str, handler: Handler, *, is_public: bool = False) -> None:
         """`is_public`: needs no key."""
         found = Found(handler, path, is_public)
-        if _ID not in path:
+        if _ID not in path and _REST not in path:
             self._exact.setdefault(path, {})[method] = found
             return
         parts = path.split("/")
@@ -68,14 +70,19 @@ class Routes:
     def _find_with_id(self, path: str) -> tuple[dict[str, Found] | None, dict[str, str]]:
         parts = path.split("/")
         for known, methods in self._with_id:
-            # A model's name may hold slashes, and is the last part then.
-            ends = known[-1] == _ID and len(parts) >= len(known)
-            if (ends or len(parts) == len(known)) and all(a in (_ID, b) for a, b in zip(known, parts, strict=False)):
-                place = known.index(_ID)
-                value = "/".join(parts[place:]) if ends else parts[place]
-                if value:
-                    return methods, {"id": value}
+            value = _value_of(parts, known)
+            if value:
+                return methods, {"id": value}
         return None, {}
+
+
+def _value_of(parts: list[str], known: list[str]) -> str:
+    """What stands for the parameter of the pattern `known`; empty where the path is another's."""
+    if known[-1] == _REST:
+        return "/".join(parts[len(known) - 1 :]) if parts[: len(known) - 1] == known[:-1] else ""
+    place = known.index(_ID)
+    is_ours = len(parts) == len(known) and [*parts[:place], _ID, *parts[place + 1 :]] == known
+    return parts[place] if is_ours else ""
 
 
 class FrontDoor:

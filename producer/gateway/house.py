@@ -116,7 +116,7 @@ class House:
             )
         now, pool = self.now_s, route.pool
         rate = self.directory.jobs_per_s(pool, now)
-        await self.usage.check_queued(tenant, pool, 1, drain_per_s=rate)
+        await self.usage.check_queued(tenant, pool, drain_per_s=rate)
         self.limits.admit(tenant, wanted.tokens, now, drain_per_s=rate)
         self.usage.changed()
         admission = Admission(self, tenant, pool, wanted.tokens)

@@ -105,19 +105,19 @@ class JobRoutes:
         requests: dict[int, Request] = {}
         for place, one in enumerate(asked):
             try:
-                requests[place] = await self._request(tenant, one)
+                requests[place] = await self._request(tenant, one, ahead=len(requests))
             except PenstockError as error:
                 outcomes[place] = error
         stored = await self._house.client.session.submit_each(list(requests.values()))
         outcomes |= dict(zip(requests, stored, strict=True))
         return [outcomes[place] for place in range(len(asked))]
 
-    async def _request(self, tenant: str, asked: JobRequest) -> Request:
+    async def _request(self, tenant: str, asked: JobRequest, *, ahead: int) -> Request:
         house = self._house
         wanted = wanted_of(asked.endpoint, bytes(asked.body), {})
         route = house.directory.route(wanted.model, asked.pool or wanted.pool, house.now_s)
         now, rate = house.now_s, house.directory.jobs_per_s(route.pool, house.now_s)
-        await house.usage.check_queued(tenant, route.pool, 1, drain_per_s=rate)
+        await house.usage.check_queued(tenant, route.pool, ahead=ahead, drain_per_s=rate)
         house.limits.admit(tenant, wanted.tokens, now, drain_per_s=rate)
         # Nobody holds the line for it.
         house.limits.done(tenant, now)

@@ -61,10 +61,11 @@ class Usage:
             was_empty = not report.tenants
             await asyncio.sleep(_SAY_EVERY_S)
 
-    async def check_queued(self, tenant: str, pool: str, more: int, *, drain_per_s: float) -> None:
-        """
+    async def check_queued(self, tenant: str, pool: str, *, ahead: int = 0, drain_per_s: float) -> None:
+        """Before one more job. `ahead`: those of the same request that were let in and are not in the queue yet.
+
         Raises:
-            RateLimited: with `more` jobs, too many of the tenant's would wait in the pool.
+            RateLimited: too many of the tenant's would wait in the pool.
             BusUnavailable: the queue cannot be asked.
         """
         limits = self._limits.of(tenant)
@@ -72,10 +73,10 @@ class Usage:
             return
         now = asyncio.get_running_loop().time()
         queued, asked_s = self._queued.get((pool, tenant), (0, -_ASK_EVERY_S))
-        if now - asked_s >= _ASK_EVERY_S or queued + more > limits.jobs_queued:
-            queued, asked_s = await self._ask(tenant, pool), now
-        check_queued(queued, more, limits, drain_per_s=drain_per_s)
-        self._queued[pool, tenant] = (queued + more, asked_s)
+        if now - asked_s >= _ASK_EVERY_S or queued >= limits.jobs_queued:
+            queued, asked_s = await self._ask(tenant, pool) + ahead, now
+        check_queued(queued, 1, limits, drain_per_s=drain_per_s)
+        self._queued[pool, tenant] = (queued + 1, asked_s)
 
     async def _ask(self, tenant: str, pool: str) -> int:
         queued = 0
