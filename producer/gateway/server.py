@@ -37,6 +37,8 @@ def listen(cfg: GatewaySection) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((cfg.host.strip("[]"), cfg.port))
+        # Whoever comes before the server is up waits a moment and is not turned away.
+        sock.listen(_BACKLOG)
     except OSError as error:
         sock.close()
         raise ConfigError(
