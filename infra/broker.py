@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 
 import msgspec
 import nats.errors
-from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from infra import telemetry
+from infra.batch_wire import staged
 from infra.connection import Handler, Lost, PatientClient, Requests, subscribe
 from infra.messages import (
     BATCH_MAX,
@@ -51,8 +51,16 @@ _HEADER_ROOM = 4096
 _PENDING_BYTES = 16 * 1024 * 1024
 # A connection that is up and silent (a cut cable) is given up after three of these.
 _PING_S = 5
+# A stream stages 50 batches at most, those of clients that died included. One it did not begin is "incomplete" at its
+# commit. Message by message it would cost a disk sync each, and make the crowd worse.
+_BATCH_NOT_BEGUN = {10176, 10210}
+_CROWDED_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 # "JetStream system temporarily unavailable": a cluster that is electing.
 _NO_LEADER = 10008
+
+
+class _Crowded(Exception):
+    """The stream stages as many batches as it may."""
 
 
 async def connect(cfg: BrokerSection, *, name: str, url: str, on_reconnect: Callable[[], None] | None = None) -> Broker:
@@ -78,7 +86,7 @@ class Broker:
     """See the module docstring. `nc` is there for subscriptions and core publishes."""
 
     def __init__(self, cfg: BrokerSection, *, url: str, on_reconnect: Callable[[], None] | None = None) -> None:
-        self.nc: Nats = PatientClient()
+        self.nc: PatientClient = PatientClient()
         self._cfg = cfg
         self._url = url
         self._on_reconnect = on_reconnect
@@ -170,6 +178,23 @@ class Broker:
         except (nats.errors.Error, TimeoutError) as error:
             why = str(error) or type(error).__name__
             raise BusUnavailable(f"no answer from the broker within {timeout_s:g}s ({why})") from error
+
+    async def ask_many(self, questions: Sequence[tuple[str, bytes]]) -> list[Msg]:
+        """The replies to requests that may be asked twice, in their order; see `infra.many`.
+
+        Raises:
+            BusUnavailable: not all were answered; which were carried out is not known.
+        """
+        if not questions:
+            return []
+        try:
+            replies = await self._requests.ask_many(questions, timeout_s=_TRY_S)
+        except nats.errors.Error as error:
+            raise BusUnavailable(f"the broker cannot be asked now: {error or type(error).__name__}") from error
+        answered = [reply for reply in replies if isinstance(reply, Msg)]
+        if len(answered) < len(replies):
+            raise BusUnavailable(f"the broker answered {len(answered)} of {len(replies)} requests")
+        return answered
 
     async def subscribe(self, subject: str, handler: Handler) -> Subscription:
         """Core NATS, with an unbounded buffer."""
@@ -268,7 +293,7 @@ class Broker:
         tried_before = 0
         if len(part) > 1 and self.nc.is_connected:
             try:
-                acks = await self._store_atomically(part)
+                acks = await self._store_when_there_is_room(part)
             except (nats.errors.Error, TimeoutError, msgspec.DecodeError) as error:
                 # Stored or not, nobody knows. The message ids sort it out, and the acks say that we tried before.
                 log.debug("batch.uncertain", extra={"error": repr(error)})
@@ -289,30 +314,47 @@ class Broker:
 
         return await asyncio.gather(*(alone(message) for message in part))
 
+    async def _store_when_there_is_room(self, part: list[Outgoing]) -> list[Ack]:
+        """As `_store_atomically`, later where other clients have as many batches on their way as the stream allows."""
+        for pause_s in _CROWDED_S:
+            try:
+                return await self._store_atomically(part)
+            except _Crowded:
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - nobody guards a secret with it
+        return []
+
     async def _store_atomically(self, part: list[Outgoing]) -> list[Ack]:
-        """Acks for the whole batch, or none when the broker refused it."""
+        """Acks for the whole batch, or none when the broker refused it.
+
+        Raises:
+            _Crowded: another time it may be taken.
+        """
         if any(len(message.payload) > self.payload_bytes_max for message in part):
             return []
         batch_id = uuid.uuid4().hex
         last = len(part)
-        for number, message in enumerate(part, 1):
-            headers = {**message.headers, "Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(number)}
-            if message.msg_id:
-                headers["Nats-Msg-Id"] = message.msg_id
-            if number < last:
-                await self.nc.publish(message.subject, message.payload, headers=headers)
-                continue
-            headers["Nats-Batch-Commit"] = "1"
-            try:
-                reply = await self._requests.ask(message.subject, message.payload, timeout_s=_TRY_S, headers=headers)
-            except nats.errors.NoRespondersError:
-                if await self._no_stream_takes(message.subject):
-                    raise _no_stream(message.subject) from None
-                return []
-            ack = puback_decoder.decode(reply.data)
-            if ack.error is None and ack.count == last:
-                return [Ack(ack.stream, ack.seq - last + place) for place in range(1, last + 1)]
-            log.debug("batch.refused", extra={"error": ack.error.description if ack.error else f"count {ack.count}"})
+        await self.nc.send(staged(part[:-1], batch_id))
+        message = part[-1]
+        headers = {
+            **message.headers,
+            "Nats-Batch-Id": batch_id,
+            "Nats-Batch-Sequence": str(last),
+            "Nats-Batch-Commit": "1",
+        }
+        if message.msg_id:
+            headers["Nats-Msg-Id"] = message.msg_id
+        try:
+            reply = await self._requests.ask(message.subject, message.payload, timeout_s=_TRY_S, headers=headers)
+        except nats.errors.NoRespondersError:
+            if await self._no_stream_takes(message.subject):
+                raise _no_stream(message.subject) from None
+            return []
+        ack = puback_decoder.decode(reply.data)
+        if ack.error is None and ack.count == last:
+            return [Ack(ack.stream, ack.seq - last + place) for place in range(1, last + 1)]
+        if ack.error is not None and ack.error.err_code in _BATCH_NOT_BEGUN:
+            raise _Crowded
+        log.debug("batch.refused", extra={"error": ack.error.description if ack.error else f"count {ack.count}"})
         return []
 
     async def _direct_get(self, stream: str, suffix: str, request: bytes) -> StoredMessage | None:

@@ -105,9 +105,12 @@ def batches_of(messages: Sequence[Outgoing]) -> list[list[int]]:
     batches: list[list[int]] = []
     batch: list[int]
     open_batches: dict[str, tuple[list[int], int]] = {}
+    streams: dict[str, str] = {}
     for place, message in enumerate(messages):
-        # Our subjects name the kind and the pool first, and that is what streams are divided by.
-        stream = ".".join(message.subject.split(".", 3)[:3])
+        stream = streams.get(message.subject)
+        if stream is None:
+            # Our subjects name the kind and the pool first, and that is what streams are divided by.
+            stream = streams[message.subject] = ".".join(message.subject.split(".", 3)[:3])
         batch, size = open_batches.get(stream, ([], 0))
         size += len(message.payload)
         if not batch or len(batch) == BATCH_MAX or size > BATCH_BYTES_MAX:

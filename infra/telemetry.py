@@ -37,3 +37,15 @@ GATEWAY_STREAMS = Gauge("penstock_gateway_streams", "Streams that are open.")
 GATEWAY_EVENTS = Counter("penstock_gateway_events_total", "Server-sent events of engines' tokens.")
 GATEWAY_REFUSED = Counter("penstock_gateway_refused_total", "Requests refused, by why.", ["code"])
 GATEWAY_POOL_OPEN = Gauge("penstock_gateway_breaker_open", "1: the pool's breaker is open.", ["pool"])
+BACKLOG_JOBS = Gauge("penstock_backlog_jobs", "Jobs that wait, by lane; held ones apart.", ["pool", "lane"])
+BACKLOG_TOKENS = Gauge("penstock_backlog_tokens", "Estimated tokens that wait.", ["pool", "lane"])
+READY_JOBS = Gauge("penstock_ready_jobs", "Jobs in READY, running ones included.", ["pool"])
+MOVED = Counter("penstock_moved_total", "Jobs moved from BACKLOG to READY.", ["pool"])
+ENDED_WAITING = Counter("penstock_ended_waiting_total", "Jobs that ended before they started.", ["pool", "verdict"])
+ETA_RATIO = Histogram(
+    "penstock_eta_ratio",
+    "Actual wait over the wait forecast at submit.",
+    ["pool"],
+    buckets=(0.1, 0.25, 0.5, 0.75, 0.9, 1, 1.1, 1.25, 1.5, 2, 4, 10),
+)
+DISPATCHER_LEADS = Gauge("penstock_dispatcher_leads", "1 where this process orders the pool's backlog.", ["pool"])

@@ -1,32 +1,35 @@
-"""How a job is cancelled, wherever it is: at an engine, at a consumer's door, or still in the queue."""
+"""How a job is cancelled, wherever it is: in the backlog, in the queue, at a consumer's door, or at an engine.
+
+Looked for in the order in which it moves, so that it cannot slip past.
+"""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from infra.broker import AlreadyStored, Broker
-from producer import stored
+from infra.broker import AlreadyStored, Broker, NoSuchStream
+from producer import asking, stored
 from producer.feed import Address
 from schemas import subjects
-from schemas.errors import JobCancelled, JobMalformed, UnknownEndpoint
-from schemas.job import decode_job
-from schemas.result import Result, Timing, detail_of, encode_result, status_of
+from schemas.dispatch import Cancel, Cancelled
+from schemas.errors import JobCancelled, JobMalformed
+from schemas.result import Result, encode_result
+from schemas.unstarted import unstarted
 
 # A consumer answers at once, from memory; this is a round trip with room for a busy event loop.
 ANSWER_WITHIN_S = 0.3
 # An abort frees its blocks within one engine step; beyond this the consumer is taken for dead.
 ABORT_WITHIN_S = 10.0
 
+Wait = Callable[[float], Awaitable[Result | None]]
 
-async def cancel(
-    broker: Broker, address: Address, *, seq: int, wait: Callable[[float], Awaitable[Result | None]]
-) -> Result:
+
+async def cancel(broker: Broker, address: Address, *, seq: int, queue: str = "", wait: Wait) -> Result:
     """The one result of the job, `cancelled` unless it had ended before.
 
-    `wait` waits for the result as any other waiter does.
+    `seq` and `queue` say where it was stored, if that is known; `wait` waits for the result as any other waiter does.
 
     Raises:
         JobMalformed: there is no such job (code `job_not_found`).
@@ -35,14 +38,16 @@ async def cancel(
     result = await stored_result(broker, address)
     if result is not None:
         return result
-    question = msgspec.json.encode({"job": address.job, "tenant": address.tenant})
-    control = subjects.control_cancel(address.pool)
-    if await stored.gathered(broker, control, question, within_s=ANSWER_WITHIN_S, first_only=True):
-        result = await wait(ABORT_WITHIN_S)
-        if result is not None:
-            return result
-    queued = await _queued(broker, address, seq)
-    if queued is None:
+    question = Cancel(tenant=address.tenant, jobs=[address.job])
+    told = await asking.ask(broker, address.pool, question, Cancelled, within_s=asking.CANCEL_S)
+    result = await wait(ABORT_WITHIN_S) if told is not None and told.jobs else None
+    if result is None:
+        result = await _stopped(broker, address, wait)
+    if result is not None:
+        return result
+    # A dispatcher that does not know it has none of it, but for the moment in which it was stored.
+    found = await _queued(broker, address, seq, queue, is_backlog_searched=told is None)
+    if found is None:
         # Not in the queue any more, so it ended a moment ago, or never was.
         result = await stored_result(broker, address)
         if result is not None:
@@ -50,8 +55,9 @@ async def cancel(
         raise JobMalformed(
             f"no job {address.job} of tenant {address.tenant} in pool {address.pool}", param="job", code="job_not_found"
         )
-    result = await _store_cancelled(broker, address, queued)
-    await broker.delete(subjects.ready_stream(address.pool), queued.seq)
+    stream, message = found
+    result = await _store_cancelled(broker, address, message)
+    await broker.delete(stream, message.seq)
     return result
 
 
@@ -59,20 +65,23 @@ async def stored_result(broker: Broker, address: Address) -> Result | None:
     return (await stored.results(broker, [address.result_subject])).get(address.result_subject)
 
 
-async def _store_cancelled(broker: Broker, address: Address, queued: stored.Found) -> Result:
+def cancelled_result(address: Address, payload: bytes) -> Result:
+    """Of a job that never started."""
     error = JobCancelled("cancelled before it started")
-    result = Result(
-        id=address.job,
-        status=status_of(error),
-        status_code=error.status_code,
-        pool=address.pool,
-        tenant=address.tenant,
-        error=detail_of(error),
-    )
-    with contextlib.suppress(JobMalformed, UnknownEndpoint):
-        job = decode_job(queued.data)
-        timing = Timing(submitted_unix_ms=job.submitted_unix_ms)
-        result = msgspec.structs.replace(result, endpoint=job.endpoint, custom_id=job.custom_id, timing=timing)
+    return unstarted(address.job, error, payload, pool=address.pool, tenant=address.tenant)
+
+
+async def _stopped(broker: Broker, address: Address, wait: Wait) -> Result | None:
+    """By the consumer that holds it, if one does."""
+    question = msgspec.json.encode({"job": address.job, "tenant": address.tenant})
+    control = subjects.control_cancel(address.pool)
+    if await stored.gathered(broker, control, question, within_s=ANSWER_WITHIN_S, first_only=True):
+        return await wait(ABORT_WITHIN_S)
+    return None
+
+
+async def _store_cancelled(broker: Broker, address: Address, queued: stored.Found) -> Result:
+    result = cancelled_result(address, queued.data)
     headers = {subjects.HEADER_JOB: address.job, subjects.HEADER_STATUS: result.status.value}
     try:
         await broker.store(address.result_subject, encode_result(result), headers=headers, expect_new=True)
@@ -81,15 +90,38 @@ async def _store_cancelled(broker: Broker, address: Address, queued: stored.Foun
     return result
 
 
-async def _queued(broker: Broker, address: Address, seq: int) -> stored.Found | None:
-    """The job's message in the ready queue. A queue made anew counts from 1 again, so the id is compared."""
-    stream = subjects.ready_stream(address.pool)
-    if seq:
-        message = await broker.message(stream, seq)
-        if message is None or message.headers.get(subjects.HEADER_JOB) != address.job:
+async def _queued(
+    broker: Broker, address: Address, seq: int, queue: str, *, is_backlog_searched: bool
+) -> tuple[str, stored.Found] | None:
+    """The job's message, and the stream that holds it."""
+    backlog, ready = subjects.backlog_stream(address.pool), subjects.ready_stream(address.pool)
+    if seq and queue:
+        found = await _message(broker, queue, seq, address)
+        if found is not None:
+            return queue, found
+        if queue == ready:
             return None
-        return stored.Found(message.subject, message.seq, message.data, address.job)
-    wanted = f"{subjects.ROOT}.ready.{address.pool}.*.{address.tenant}"
+    elif is_backlog_searched:
+        found = await _search(broker, backlog, "backlog", address)
+        if found is not None:
+            return backlog, found
+    found = await _search(broker, ready, "ready", address)
+    return None if found is None else (ready, found)
+
+
+async def _message(broker: Broker, stream: str, seq: int, address: Address) -> stored.Found | None:
+    """A stream made anew counts from 1 again, so the id is compared."""
+    try:
+        message = await broker.message(stream, seq)
+    except NoSuchStream:
+        return None
+    if message is None or message.headers.get(subjects.HEADER_JOB) != address.job:
+        return None
+    return stored.Found(message.subject, message.seq, message.data, address.job)
+
+
+async def _search(broker: Broker, stream: str, kind: str, address: Address) -> stored.Found | None:
+    wanted = f"{subjects.ROOT}.{kind}.{address.pool}.*.{address.tenant}"
     async for found in stored.messages(broker, stream, wanted):
         if found.job == address.job:
             return found

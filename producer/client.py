@@ -14,19 +14,21 @@ import msgspec
 
 from infra.life import unix_ms
 from producer import listing, surroundings
-from producer.feed import Listener
+from producer.feed import Listener, checked_address
 from producer.handle import Handle, Stream
 from producer.listing import JobInfo, PoolInfo
 from producer.mapping import Item, Window
+from producer.pouring import Receipt
 from producer.request import Body, Options, Request
-from producer.session import Session, checked_address
+from producer.session import Session
+from producer.steering import Steering
 from schemas import subjects
 from schemas.config import Config
 from schemas.errors import BusUnavailable, JobMalformed, PenstockError
 from schemas.result import Result
 
 
-class Client:
+class Client(Steering):
     """Puts jobs in and takes results out, for one pool and tenant unless a request says otherwise.
 
     ```
@@ -101,6 +103,7 @@ class Client:
             JobMalformed, UnknownEndpoint, BodyTooLarge, DeadlinePassed: before anything is sent; `param` is the field.
             UnknownPool: no consumer ever served it; names those that exist.
             DuplicateJob: `job_id` was used before.
+            DeadlineImpossible: what waits already leaves no room for it; `earliest_unix_ms`.
             BusUnavailable: not acknowledged in time; the job may or may not be stored.
         """
         (outcome,) = await self.session.submit_each([request_of(body, options)])
@@ -114,14 +117,12 @@ class Client:
         Raises:
             PenstockError: as `submit`; the first one. `submit_each` tells all of them apart.
         """
-        wanted = [request_of(request, options) for request in requests]
-        for index, request in enumerate(wanted):
-            try:
-                self.session.prepared(request)
-            except PenstockError as error:
-                raise type(error)(f"request {index}: {error.message}", param=error.param, code=error.code) from error
+        jobs = self.session.prepared_each([request_of(request, options) for request in requests])
+        for index, job in enumerate(jobs):
+            if isinstance(job, PenstockError):
+                raise type(job)(f"request {index}: {job.message}", param=job.param, code=job.code) from job
         handles: list[Handle] = []
-        for outcome in await self.session.submit_each(wanted):
+        for outcome in await self.session.submit_prepared(jobs):
             if isinstance(outcome, PenstockError):
                 raise outcome
             handles.append(outcome)
@@ -130,6 +131,16 @@ class Client:
     async def submit_each(self, requests: Iterable[Body | Request]) -> list[Handle | PenstockError]:
         """For each, in order: its handle, or why it was not stored."""
         return await self.session.submit_each([request_of(request, {}) for request in requests])
+
+    def submit_stream(
+        self, requests: Iterable[Body | Request], **options: Unpack[Options]
+    ) -> AsyncGenerator[Receipt | PenstockError]:
+        """Any number of jobs, in bounded memory: for each, in order, its receipt or why it was not stored.
+
+        Several atomic batches are on their way at once; `requests` is read as they are acknowledged. No tokens are
+        streamed to this client, but for `stream="kept"`. Leaving early leaves some stored that were not told.
+        """
+        return self.session.receipts(request_of(request, options) for request in requests)
 
     def handle(self, job: str, *, pool: str = "", tenant: str = "") -> Handle:
         """A job submitted anywhere, by its id."""

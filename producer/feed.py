@@ -13,6 +13,7 @@ import msgspec
 from producer.events import Event
 from producer.replay import Replay
 from schemas import subjects
+from schemas.errors import JobMalformed
 from schemas.frames import Delta
 from schemas.frames import Event as WireEvent
 from schemas.result import Result
@@ -30,6 +31,20 @@ class Address(NamedTuple):
     @property
     def result_subject(self) -> str:
         return subjects.result(*self)
+
+
+def checked_address(pool: str, tenant: str, job: object) -> Address:
+    """
+    Raises:
+        JobMalformed: a part is no name, `param` says which.
+    """
+    if not isinstance(job, str):
+        raise JobMalformed(f"job must be a handle or a job id, not {type(job).__name__}", param="job")
+    return Address(
+        subjects.checked_name(pool, "pool"),
+        subjects.checked_name(tenant, "tenant"),
+        subjects.checked_job_id(job, "job"),
+    )
 
 
 class Feed:

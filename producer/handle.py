@@ -7,6 +7,7 @@ from typing import Protocol
 
 from producer.events import Event, raised_unless_completed, text_in
 from producer.feed import Address, Feed
+from schemas.dispatch import Promise
 from schemas.frames import Finished
 from schemas.result import Result
 from schemas.subjects import Lane
@@ -21,24 +22,38 @@ class Follower(Protocol):
 
     async def cancel(self, job: Handle) -> Result: ...
 
+    async def eta(self, job: Handle) -> Promise | None: ...
+
 
 class Handle:
     """A job of this client. Letting go of it does not cancel the job: its result can be had by id for days."""
 
-    __slots__ = ("_client", "_feed", "custom_id", "duplicate", "lane", "seq")
+    __slots__ = ("_client", "_feed", "custom_id", "duplicate", "lane", "promise", "queue", "seq")
 
     def __init__(
-        self, client: Follower, feed: Feed, *, lane: Lane | None, seq: int, duplicate: bool, custom_id: str = ""
+        self,
+        client: Follower,
+        feed: Feed,
+        *,
+        lane: Lane | None,
+        seq: int,
+        duplicate: bool,
+        custom_id: str = "",
+        queue: str = "",
+        promise: Promise | None = None,
     ) -> None:
         self._client = client
         self._feed = feed
         # None for a job known by its id only.
         self.lane = lane
-        # In the pool's ready queue; 0 when unknown.
+        # Its number in the stream that took it, the pool's ready queue or its backlog; 0 and empty when unknown.
         self.seq = seq
+        self.queue = queue
         # The id had been used before: this is that first job.
         self.duplicate = duplicate
         self.custom_id = custom_id
+        # What the dispatcher promised at submit, where it was asked: for jobs with a deadline.
+        self.promise = promise
 
     def __repr__(self) -> str:
         return f"Handle(id={self.id!r}, pool={self.pool!r}, tenant={self.tenant!r}, seq={self.seq})"
@@ -69,6 +84,10 @@ class Handle:
             ResultPending: the time ran out first; the job goes on.
         """
         return await self._client.wait(self._feed, timeout_s)
+
+    async def eta(self) -> Promise | None:
+        """When it is expected to be done, and its place in the line; None where no dispatcher knows of it."""
+        return await self._client.eta(self)
 
     def stream(self) -> Stream:
         """Its events, for one reader, from the first one or from where an earlier reader stopped."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
 import msgspec
 
 from infra import topology
 from infra.broker import Broker
-from producer import stored
+from producer import asking, stored
 from schemas import subjects
+from schemas.dispatch import ListJobs, Look, Snapshot, WaitingJob, WaitingJobs
 from schemas.errors import BusUnavailable, JobMalformed, UnknownEndpoint
 from schemas.job import Job, decode_job
 from schemas.result import Result, decode_result
@@ -18,7 +20,11 @@ ANSWERS_WITHIN_S = 0.3
 
 
 class JobInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One job as it stands. `state` is queued, waiting (at a consumer's door), running, or a result's status."""
+    """One job as it stands.
+
+    `state` is held (in the backlog, until a time, a window or a resume: `why_held`), queued, waiting (at a consumer's
+    door), running, or a result's status. `position`, from 1, and times are the dispatcher's forecast; 0 without one.
+    """
 
     job: str
     state: str
@@ -33,14 +39,27 @@ class JobInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     started_unix_ms: int = 0
     finished_unix_ms: int = 0
     error: str = ""
+    batch: str = ""
+    deadline_unix_ms: int = 0
+    position: int = 0
+    eta_unix_ms: int = 0
+    latest_unix_ms: int = 0
+    why_held: str = ""
 
 
 class PoolInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """One pool and the consumers that serve it now."""
+    """One pool, the consumers that serve it now, and its backlog."""
 
     pool: str
     consumers: list[str] = []
     models: list[str] = []
+    # Empty: none answers.
+    dispatcher: str = ""
+    waiting_jobs: int = 0
+    # Prompts and answers, estimated; 0 where no dispatcher answers.
+    waiting_tokens: int = 0
+    held_jobs: int = 0
+    paused: list[str] = []
 
 
 class _Held(msgspec.Struct):
@@ -73,7 +92,7 @@ _presence_decoder = msgspec.json.Decoder(_Presence)
 
 
 async def jobs(broker: Broker, pool: str, tenant: str, *, limit: int) -> list[JobInfo]:
-    """Up to `limit` each of: held by consumers, queued (oldest first), finished (newest first).
+    """Up to `limit` each of: held by consumers, queued, in the backlog (both next first), finished (newest first).
 
     Raises:
         BusUnavailable: the broker did not answer.
@@ -82,15 +101,10 @@ async def jobs(broker: Broker, pool: str, tenant: str, *, limit: int) -> list[Jo
     known = {info.job for info in held}
     finished = await _finished(broker, pool, tenant, limit)
     known |= {info.job for info in finished}
-    queued: list[JobInfo] = []
-    wanted = f"{subjects.ROOT}.ready.{pool}.*.{tenant}"
-    async for message in stored.messages(broker, subjects.ready_stream(pool), wanted):
-        info = _queued(message)
-        if info.job not in known:
-            queued.append(info)
-        if len(queued) >= limit:
-            break
-    return [*held[:limit], *queued, *finished]
+    queued = await _read(broker, subjects.ready_stream(pool), f"{subjects.ROOT}.ready.{pool}.*.{tenant}", known, limit)
+    known |= {info.job for info in queued}
+    backlog = await _waiting(broker, pool, tenant, known, limit)
+    return [*held[:limit], *queued, *backlog, *finished]
 
 
 async def pools(broker: Broker) -> list[PoolInfo]:
@@ -99,14 +113,16 @@ async def pools(broker: Broker) -> list[PoolInfo]:
         BusUnavailable: the broker did not answer.
     """
     present = await presences(broker)
-    return [
-        PoolInfo(
+
+    async def info(pool: str) -> PoolInfo:
+        there = PoolInfo(
             pool=pool,
             consumers=sorted(one.consumer for one in present if one.pool == pool),
             models=sorted({model for one in present if one.pool == pool for model in one.models}),
         )
-        for pool in sorted(await topology.pools(broker))
-    ]
+        return await _with_backlog(broker, there)
+
+    return list(await asyncio.gather(*(info(pool) for pool in sorted(await topology.pools(broker)))))
 
 
 async def presences(broker: Broker) -> list[_Presence]:
@@ -119,6 +135,62 @@ async def presences(broker: Broker) -> list[_Presence]:
             with contextlib.suppress(msgspec.DecodeError):
                 found.append(_presence_decoder.decode(message.data))
     return found
+
+
+async def _with_backlog(broker: Broker, info: PoolInfo) -> PoolInfo:
+    """As its dispatcher tells it, else what the stream's own count says."""
+    snapshot = await asking.ask(broker, info.pool, Look(), Snapshot)
+    if snapshot is None:
+        answer = await broker.api(f"STREAM.INFO.{subjects.backlog_stream(info.pool)}")
+        waiting: int = answer.get("state", {}).get("messages", 0)
+        return msgspec.structs.replace(info, waiting_jobs=waiting)
+    return msgspec.structs.replace(
+        info,
+        dispatcher=snapshot.dispatcher,
+        waiting_jobs=sum(amount.jobs for amount in snapshot.lanes.values()),
+        waiting_tokens=sum(amount.prompt_tokens + amount.output_tokens for amount in snapshot.lanes.values()),
+        held_jobs=snapshot.held.jobs,
+        paused=snapshot.paused,
+    )
+
+
+async def _waiting(broker: Broker, pool: str, tenant: str, known: set[str], limit: int) -> list[JobInfo]:
+    """The backlog in the order of service; without a dispatcher in that of arrival."""
+    answer = await asking.ask(broker, pool, ListJobs(tenant=tenant, limit=limit), WaitingJobs)
+    if answer is None:
+        wanted = f"{subjects.ROOT}.backlog.{pool}.*.{tenant}"
+        return await _read(broker, subjects.backlog_stream(pool), wanted, known, limit)
+    return [_waiting_info(one, pool) for one in answer.jobs if one.job not in known]
+
+
+async def _read(broker: Broker, stream: str, wanted: str, known: set[str], limit: int) -> list[JobInfo]:
+    """Oldest first."""
+    queued: list[JobInfo] = []
+    async for message in stored.messages(broker, stream, wanted):
+        info = _queued(message)
+        if info.job not in known:
+            queued.append(info)
+        if len(queued) >= limit:
+            break
+    return queued
+
+
+def _waiting_info(one: WaitingJob, pool: str) -> JobInfo:
+    return JobInfo(
+        job=one.job,
+        # In READY, or on its way: the same to who waits for it.
+        state="queued" if one.state == "ready" else one.state,
+        pool=pool,
+        tenant=one.tenant,
+        lane=one.lane,
+        batch=one.batch,
+        submitted_unix_ms=one.submitted_unix_ms,
+        deadline_unix_ms=one.deadline_unix_ms,
+        position=one.position + 1 if one.state == "queued" else 0,
+        eta_unix_ms=one.eta_unix_ms,
+        latest_unix_ms=one.latest_unix_ms,
+        why_held=one.why_held,
+    )
 
 
 async def _held(broker: Broker, pool: str, tenant: str) -> list[JobInfo]:
@@ -165,6 +237,7 @@ def _queued(message: stored.Found) -> JobInfo:
         lane=lane,
         custom_id=job.custom_id if job else "",
         submitted_unix_ms=job.submitted_unix_ms if job else 0,
+        deadline_unix_ms=job.deadline_unix_ms if job else 0,
     )
 
 

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Literal, TypedDict
 
 import msgspec
 
-from producer import ids
+from producer import ids, moments, tickets
 from schemas import subjects
+from schemas.backlog import Ticket
 from schemas.config import ClientSection
-from schemas.errors import BodyTooLarge, DeadlinePassed, JobMalformed
+from schemas.errors import BodyTooLarge, JobMalformed
 from schemas.job import Endpoint, Job, checked_job, encode_job
 from schemas.subjects import LANES, Lane
 
+# A client uses few names, and many times.
+_checked_name = lru_cache(maxsize=16384)(subjects.checked_name)
+
 Body = Mapping[str, Any] | bytes | str | msgspec.Raw
+
+# OpenAI's words; "auto" and what we do not know leave the lane as it is.
+_LANE_OF_TIER = {"priority": Lane.INTERACTIVE, "default": Lane.STANDARD, "flex": Lane.BULK}
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,11 +32,15 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     `stream`: True sends tokens to this client as they come; "kept" also keeps them some minutes, so that
     `penstock stream --job ID` may attach from elsewhere; False is cheapest, the stored result is enough.
     `if_exists`: what to do about an id that was used before: refuse it, or join the job that has it.
+    `lane`: empty takes what the body's `service_tier` says (priority, default, flex), else standard.
+    `not_before`, `window` (an off-peak window that the dispatcher's configuration names), `batch` (a name by which
+    jobs are paused and cancelled together): for jobs that wait, where the pool has a dispatcher.
+    `best_effort`: a deadline that cannot hold is no reason to refuse the job.
     """
 
     body: Body
     endpoint: str = Endpoint.CHAT.value
-    lane: str = Lane.STANDARD.value
+    lane: str = ""
     priority: int = 0
     deadline_s: float | None = None
     deadline: datetime | None = None
@@ -39,6 +51,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     pool: str = ""
     tenant: str = ""
     if_exists: Literal["refuse", "join"] = "refuse"
+    not_before_s: float | None = None
+    not_before: datetime | None = None
+    window: str = ""
+    batch: str = ""
+    best_effort: bool = False
 
 
 class Options(TypedDict, total=False):
@@ -56,6 +73,11 @@ class Options(TypedDict, total=False):
     pool: str
     tenant: str
     if_exists: Literal["refuse", "join"]
+    not_before_s: float | None
+    not_before: datetime | None
+    window: str
+    batch: str
+    best_effort: bool
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -69,10 +91,26 @@ class Prepared(msgspec.Struct, frozen=True):
     # The id was chosen by the caller, so somebody may have used it before.
     has_own_id: bool
     may_join: bool
+    not_before_unix_ms: int = 0
+    window: str = ""
+    batch: str = ""
+    # Refused where its deadline cannot hold.
+    is_firm: bool = False
 
     @property
     def subject(self) -> str:
+        """In the consumers' queue."""
         return subjects.ready(self.pool, self.lane, self.tenant)
+
+    @property
+    def why_it_must_wait(self) -> str:
+        """The field that keeps it from being served at once; empty where none does."""
+        return "window" if self.window else "not_before" if self.not_before_unix_ms else ""
+
+    def ticket(self) -> Ticket:
+        return tickets.ticket_of_job(
+            self.job, not_before_unix_ms=self.not_before_unix_ms, batch=self.batch, window=self.window
+        )
 
 
 def prepared(
@@ -83,17 +121,21 @@ def prepared(
     Raises:
         JobMalformed, UnknownEndpoint, BodyTooLarge, DeadlinePassed: `param` names the field.
     """
-    pool = subjects.checked_name(_text(request.pool, "pool") or client.pool, "pool")
-    tenant = subjects.checked_name(_text(request.tenant, "tenant") or client.tenant, "tenant")
-    lane = lane_of(request.lane)
+    pool = _checked_name(_text(request.pool, "pool") or client.pool, "pool")
+    tenant = _checked_name(_text(request.tenant, "tenant") or client.tenant, "tenant")
     job_id, has_own_id = _id_of(request, tenant, now_unix_ms, random)
     body = body_of(request.body)
+    lane = _lane_of_tier(body) if request.lane == "" else lane_of(request.lane)
+    deadline_unix_ms = moments.deadline_of(request.deadline_s, request.deadline, now_unix_ms)
+    not_before_unix_ms = moments.not_before_of(request.not_before_s, request.not_before, now_unix_ms)
+    if deadline_unix_ms and not_before_unix_ms >= deadline_unix_ms:
+        raise JobMalformed("not_before is not before the deadline: it would expire unserved", param="not_before")
     job = Job(
         id=job_id,
         body=msgspec.Raw(body),
         endpoint=_text(request.endpoint, "endpoint"),
         reply_to=_reply_to(request, pool, tenant, job_id, inbox_token),
-        deadline_unix_ms=deadline_of(request, now_unix_ms),
+        deadline_unix_ms=deadline_unix_ms,
         submitted_unix_ms=now_unix_ms,
         priority=_integer(request.priority, "priority"),
         custom_id=_text(request.custom_id, "custom_id"),
@@ -114,6 +156,10 @@ def prepared(
         tenant=tenant,
         has_own_id=has_own_id,
         may_join=request.if_exists == "join" or request.idempotency_key is not None,
+        not_before_unix_ms=not_before_unix_ms,
+        window=_name(request.window, "window"),
+        batch=_name(request.batch, "batch"),
+        is_firm=deadline_unix_ms > 0 and not request.best_effort,
     )
 
 
@@ -147,35 +193,8 @@ def lane_of(lane: object) -> Lane:
     raise JobMalformed(f"lane {lane!r} is not one of {', '.join(Lane)}", param="lane")
 
 
-def deadline_of(request: Request, now_unix_ms: int) -> int:
-    """Unix milliseconds, or 0 for none.
-
-    Raises:
-        JobMalformed: both forms are given, or one of the wrong type.
-        DeadlinePassed: it lies in the past.
-    """
-    if request.deadline is not None and request.deadline_s is not None:
-        raise JobMalformed("give deadline or deadline_s, not both", param="deadline")
-    if request.deadline_s is not None:
-        seconds = request.deadline_s
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise JobMalformed(f"deadline_s must be seconds, not {seconds!r}", param="deadline_s")
-        if not seconds < 10**9:
-            raise JobMalformed(f"deadline_s {seconds!r} is not a number of seconds from now", param="deadline_s")
-        if seconds <= 0:
-            raise DeadlinePassed(f"deadline_s is {seconds:g}: the deadline has passed already", param="deadline_s")
-        return now_unix_ms + max(1, round(seconds * 1000))
-    if request.deadline is None:
-        return 0
-    if not isinstance(request.deadline, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise JobMalformed(f"deadline must be a datetime, not {request.deadline!r}", param="deadline")
-    if request.deadline.tzinfo is None:
-        raise JobMalformed("deadline needs a time zone: datetime(…, tzinfo=UTC)", param="deadline")
-    unix_ms = round(request.deadline.timestamp() * 1000)
-    if unix_ms <= now_unix_ms:
-        late_s = (now_unix_ms - unix_ms) / 1000
-        raise DeadlinePassed(f"deadline {request.deadline.isoformat()} passed {late_s:.1f} s ago", param="deadline")
-    return unix_ms
+def _lane_of_tier(body: bytes) -> Lane:
+    return _LANE_OF_TIER.get(tickets.service_tier_of(body), Lane.STANDARD)
 
 
 def _id_of(request: Request, tenant: str, now_unix_ms: int, random: bytes) -> tuple[str, bool]:
@@ -199,6 +218,10 @@ def _reply_to(request: Request, pool: str, tenant: str, job_id: str, inbox_token
     if request.stream is not True:
         raise JobMalformed(f'stream must be True, False or "kept", not {request.stream!r}', param="stream")
     return subjects.live_reply(inbox_token) if inbox_token else ""
+
+
+def _name(value: object, field: str) -> str:
+    return _checked_name(text, field) if (text := _text(value, field)) else ""
 
 
 def _text(value: object, field: str) -> str:

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Self
 
 from infra import broker as bus
 from infra import topology
-from infra.broker import Ack, Broker, NoSuchStream, Outgoing
-from producer import cancelling, stored
+from infra.broker import Ack, Broker, NoSuchStream
+from producer import asking, cancelling, pouring
 from producer.feed import Address, Feed, Listener
 from producer.handle import Handle
 from producer.inbox import Inbox
-from producer.outbox import WORTH_A_BATCH, Outbox
+from producer.outbox import Outbox
+from producer.pouring import Receipt, batched
 from producer.request import Prepared, Request, prepared
+from producer.routing import Route
+from producer.submitting import Placed, Submitting, apart
 from producer.watch import Watch
 from schemas import subjects
 from schemas.config import ClientSection, Config
-from schemas.errors import BusUnavailable, DuplicateJob, JobMalformed, PenstockError, ResultPending, UnknownPool
+from schemas.dispatch import Promise, Quote, WaitingJob
+from schemas.errors import BusUnavailable, DuplicateJob, PenstockError, ResultPending, UnknownPool
 from schemas.result import Result
+
+# How long a dispatcher may need to see a job that was just stored.
+_SEEN_AFTER_S = (0.0, 0.05, 0.2, 0.5)
 
 
 class Session:
@@ -43,6 +50,7 @@ class Session:
         self._life = contextlib.AsyncExitStack()
         self.broker: Broker
         self._outbox: Outbox
+        self._submitting: Submitting
 
     async def open(self, url: str) -> Self:
         """
@@ -54,6 +62,7 @@ class Session:
         )
         self._life.push_async_callback(self.broker.close)
         self._outbox = Outbox(self.broker)
+        self._submitting = Submitting(self.broker, self._outbox)
         self._life.push_async_callback(self._inbox.close)
         self._life.push_async_callback(self._outbox.close)
         try:
@@ -72,35 +81,50 @@ class Session:
         await self._life.aclose()
 
     async def submit_each(
-        self, requests: list[Request], listener: Listener | None = None
+        self, requests: Sequence[Request], listener: Listener | None = None
     ) -> list[Handle | PenstockError]:
         """For each, in order: its handle, or why it was not stored."""
-        outcomes: list[Handle | PenstockError | None] = [None] * len(requests)
-        wanted: dict[int, Prepared] = {}
-        for index, request in enumerate(requests):
-            try:
-                wanted[index] = self.prepared(request)
-            except PenstockError as error:
-                outcomes[index] = error
-        await self._sort_out_known(wanted, outcomes)
-        feeds = {index: await self._feed_for(one, listener) for index, one in wanted.items()}
-        messages = [_outgoing(one) for one in wanted.values()]
-        for index, ack in zip(wanted, await self._stored(messages), strict=True):
-            outcomes[index] = await self._outcome(wanted[index], feeds[index], ack)
-        return [outcome for outcome in outcomes if outcome is not None]
+        return await self.submit_prepared(self.prepared_each(requests), listener)
 
-    def prepared(self, request: Request) -> Prepared:
+    async def submit_prepared(
+        self, jobs: Sequence[Prepared | PenstockError], listener: Listener | None = None
+    ) -> list[Handle | PenstockError]:
+        """As `submit_each`, for what `prepared_each` made of requests."""
+        outcomes: dict[int, Handle | PenstockError] = {}
+        wanted, refused = apart(enumerate(jobs))
+        outcomes |= refused
+        for index, known in (await self._submitting.known(wanted)).items():
+            outcomes[index] = self._known(wanted.pop(index), known)
+        placed, refused = apart(zip(wanted, await self._submitting.placed(list(wanted.values())), strict=True))
+        outcomes |= refused
+        feeds = [await self._feed_for(place, listener) for place in placed.values()]
+        acks = await self._submitting.stored(list(placed.values()))
+        for (index, place), feed, ack in zip(placed.items(), feeds, acks, strict=True):
+            outcomes[index] = await self._outcome(place, feed, ack)
+        return [outcomes[index] for index in range(len(jobs))]
+
+    def receipts(self, requests: Iterable[Request]) -> AsyncGenerator[Receipt | PenstockError]:
+        """Stores any number of jobs in bounded memory; for each, in order: what the broker said."""
+        jobs = (job for part in batched(requests) for job in self.prepared_each(part, inbox_token=""))
+        return pouring.receipts(jobs, self._submitting, self._unknown_pool)
+
+    def prepared_each(
+        self, requests: Sequence[Request], *, inbox_token: str | None = None
+    ) -> list[Prepared | PenstockError]:
+        """For each: the job it describes, or what is wrong with it.
+
+        All at the same moment, so that a deadline in seconds is the same for all.
         """
-        Raises:
-            JobMalformed, UnknownEndpoint, BodyTooLarge, DeadlinePassed: `param` names the field.
-        """
-        return prepared(
-            request,
-            self._cfg,
-            now_unix_ms=self._now_unix_ms(),
-            random=self._random(10),
-            inbox_token=self._inbox.token,
-        )
+        now_unix_ms = self._now_unix_ms()
+        token = self._inbox.token if inbox_token is None else inbox_token
+        jobs: list[Prepared | PenstockError] = []
+        for request in requests:
+            try:
+                random = self._random(10)
+                jobs.append(prepared(request, self._cfg, now_unix_ms=now_unix_ms, random=random, inbox_token=token))
+            except PenstockError as error:
+                jobs.append(error)
+        return jobs
 
     def handle_of(self, address: Address) -> Handle:
         """A job known by its id only."""
@@ -152,29 +176,50 @@ class Session:
         if feed.result is not None:
             return feed.result
         await self.follow(feed)
-        result = await cancelling.cancel(self.broker, job.address, seq=job.seq, wait=feed.wait)
+        result = await cancelling.cancel(self.broker, job.address, seq=job.seq, queue=job.queue, wait=feed.wait)
         feed.finish(result)
         self._inbox.forget(feed)
         return result
 
-    async def _sort_out_known(self, wanted: dict[int, Prepared], outcomes: list[Handle | PenstockError | None]) -> None:
-        """Takes out of `wanted` whose id has a result already."""
-        own = {index: address_of(one) for index, one in wanted.items() if one.has_own_id}
-        if not own:
-            return
-        results = await stored.results(self.broker, [address.result_subject for address in own.values()])
-        for index, address in own.items():
-            result = results.get(address.result_subject)
-            if result is not None:
-                one = wanted.pop(index)
-                if one.may_join:
-                    feed = self._new_feed(address, None)
-                    outcomes[index] = self._handle(one, feed, Ack(stream="", seq=0, duplicate=True))
-                    feed.finish(result)
-                else:
-                    outcomes[index] = _duplicate(one, f"it ended {result.status}")
+    async def eta(self, job: Handle) -> Promise | None:
+        """When the dispatcher expects it to be done; None where there is no dispatcher, or nothing left to do."""
+        pool, tenant, name = job.address
+        for pause_s in _SEEN_AFTER_S:
+            # It may have been stored a moment ago, before the dispatcher has seen it.
+            await asyncio.sleep(pause_s)
+            found = await asking.find(self.broker, pool, tenant, [name])
+            if found is None or job.feed.is_finished:
+                return None
+            if name in found:
+                return promise_of(found[name])
+            if await cancelling.stored_result(self.broker, job.address) is not None:
+                return None
+        return None
 
-    async def _feed_for(self, one: Prepared, listener: Listener | None) -> Feed:
+    async def promise(self, quote: Quote, pool: str) -> Promise | None:
+        """Raises as `Submitting.promise`."""
+        return await self._submitting.promise(quote, pool)
+
+    def _known(self, one: Prepared, known: Result | WaitingJob) -> Handle | PenstockError:
+        if not one.may_join:
+            how = f"it ended {known.status}" if isinstance(known, Result) else f"it is {known.state}"
+            return _duplicate(one, how)
+        address = address_of(one)
+        if isinstance(known, Result):
+            feed = self._new_feed(address, None)
+            feed.finish(known)
+            return self._handle(one, feed, Ack(stream="", seq=0))
+        feed = self._inbox.feed_of(address.job)
+        if feed is None or feed.address != address or feed.is_finished:
+            feed = self._new_feed(address, None)
+            feed.is_live = self._inbox.hears_results_of(address.pool, address.tenant)
+        # Where a job is that was moved, its number in the backlog says nothing.
+        is_waiting = known.state in ("queued", "held")
+        ack = Ack(stream=subjects.backlog_stream(address.pool), seq=known.seq) if is_waiting else Ack(stream="", seq=0)
+        return self._handle(one, feed, ack, promise=promise_of(known))
+
+    async def _feed_for(self, placed: Placed, listener: Listener | None) -> Feed:
+        one = placed.one
         address = address_of(one)
         known = self._inbox.feed_of(address.job)
         if known is not None and known.address == address and not known.is_finished:
@@ -182,7 +227,8 @@ class Session:
         feed = self._new_feed(address, listener)
         feed.is_own = True
         is_announced = self._inbox.hears_results_of(address.pool, address.tenant)
-        feed.is_live = bool(one.job.reply_to) or is_announced
+        # A job that waits may end where nobody makes frames: it expires, is cancelled, or another's answer is its own.
+        feed.is_live = is_announced or (bool(one.job.reply_to) and placed.where is Route.READY)
         if one.job.reply_to and one.job.reply_to == subjects.kept_reply(*address):
             await self._inbox.hear_kept(address)
         return feed
@@ -194,21 +240,8 @@ class Session:
         self._inbox.add(feed)
         return feed
 
-    async def _stored(self, messages: list[Outgoing]) -> list[Ack | PenstockError]:
-        if len(messages) >= WORTH_A_BATCH:
-            return await self._outbox.put_many(messages)
-        if len(messages) == 1:
-            # The way of most: `gather` would make a task of it.
-            return [await self._try_put(messages[0])]
-        return list(await asyncio.gather(*(self._try_put(message) for message in messages)))
-
-    async def _try_put(self, message: Outgoing) -> Ack | PenstockError:
-        try:
-            return await self._outbox.put(message)
-        except PenstockError as error:
-            return error
-
-    async def _outcome(self, one: Prepared, feed: Feed, ack: Ack | PenstockError) -> Handle | PenstockError:
+    async def _outcome(self, placed: Placed, feed: Feed, ack: Ack | PenstockError) -> Handle | PenstockError:
+        one = placed.one
         if isinstance(ack, NoSuchStream):
             return await self._unknown_pool(one.pool)
         if isinstance(ack, PenstockError):
@@ -220,10 +253,21 @@ class Session:
         if is_duplicate and not feed.waiters:
             # Its frames may go to another client's inbox.
             feed.is_live = self._inbox.hears_results_of(one.pool, one.tenant)
-        return self._handle(one, feed, ack, is_duplicate=is_duplicate)
+        return self._handle(one, feed, ack, is_duplicate=is_duplicate, promise=placed.promise)
 
-    def _handle(self, one: Prepared, feed: Feed, ack: Ack, *, is_duplicate: bool = True) -> Handle:
-        return Handle(self, feed, lane=one.lane, seq=ack.seq, duplicate=is_duplicate, custom_id=one.job.custom_id)
+    def _handle(
+        self, one: Prepared, feed: Feed, ack: Ack, *, is_duplicate: bool = True, promise: Promise | None = None
+    ) -> Handle:
+        return Handle(
+            self,
+            feed,
+            lane=one.lane,
+            seq=ack.seq,
+            queue=ack.stream,
+            duplicate=is_duplicate,
+            custom_id=one.job.custom_id,
+            promise=promise,
+        )
 
     async def _unknown_pool(self, pool: str) -> PenstockError:
         try:
@@ -248,23 +292,8 @@ def address_of(one: Prepared) -> Address:
     return Address(one.pool, one.tenant, one.job.id)
 
 
-def checked_address(pool: str, tenant: str, job: object) -> Address:
-    """
-    Raises:
-        JobMalformed: a part is no name, `param` says which.
-    """
-    if not isinstance(job, str):
-        raise JobMalformed(f"job must be a handle or a job id, not {type(job).__name__}", param="job")
-    return Address(
-        subjects.checked_name(pool, "pool"),
-        subjects.checked_name(tenant, "tenant"),
-        subjects.checked_job_id(job, "job"),
-    )
-
-
-def _outgoing(one: Prepared) -> Outgoing:
-    headers = {subjects.HEADER_JOB: one.job.id, subjects.HEADER_VERSION: subjects.WIRE_VERSION}
-    return Outgoing(subject=one.subject, payload=one.payload, msg_id=one.job.id, headers=headers)
+def promise_of(waiting: WaitingJob) -> Promise:
+    return Promise(eta_unix_ms=waiting.eta_unix_ms, latest_unix_ms=waiting.latest_unix_ms, position=waiting.position)
 
 
 def _duplicate(one: Prepared, what_of_it: str) -> DuplicateJob:

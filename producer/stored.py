@@ -20,7 +20,7 @@ from schemas.errors import BusUnavailable
 from schemas.result import ErrorDetail, Result, Status, decode_result
 
 _SUBJECTS_A_REQUEST = 500
-_MESSAGES_A_REQUEST = 500
+MESSAGES_A_REQUEST = 500
 _ANSWER_BYTES_MAX = 16 * 1024 * 1024
 _PATIENCE_S = 5.0
 
@@ -32,6 +32,7 @@ class Found(msgspec.Struct, frozen=True):
     seq: int
     data: bytes
     job: str
+    ticket: str = ""
 
 
 async def results(broker: Broker, wanted: Sequence[str]) -> dict[str, Result]:
@@ -60,7 +61,7 @@ async def messages(broker: Broker, stream: str, subject: str, *, start_seq: int 
         query = {
             "seq": seq,
             "next_by_subj": subject,
-            "batch": _MESSAGES_A_REQUEST,
+            "batch": MESSAGES_A_REQUEST,
             "max_bytes": _ANSWER_BYTES_MAX,
         }
         page = await _direct_get(broker, stream, query)
@@ -138,6 +139,7 @@ async def _direct_get(broker: Broker, stream: str, query: Mapping[str, Any]) -> 
                 int(headers.get("Nats-Sequence", "0")),
                 message.data,
                 headers.get(subjects.HEADER_JOB, ""),
+                headers.get(subjects.HEADER_TICKET, ""),
             )
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Generator, Iterable
+from collections.abc import AsyncGenerator, Coroutine, Generator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -16,9 +16,11 @@ from producer.client import Client
 from producer.events import Event, raised_unless_completed, text_in
 from producer.handle import Handle, Stream
 from producer.listing import JobInfo, PoolInfo
+from producer.pouring import Receipt
 from producer.request import Body, Options, Request
 from schemas.config import Config
-from schemas.errors import BusUnavailable
+from schemas.dispatch import Promise, Quote, Snapshot
+from schemas.errors import BusUnavailable, PenstockError
 from schemas.frames import Finished
 from schemas.result import Result
 from schemas.subjects import Lane
@@ -78,6 +80,7 @@ class SyncHandle:
         self.seq: int = handle.seq
         self.duplicate: bool = handle.duplicate
         self.custom_id: str = handle.custom_id
+        self.promise: Promise | None = handle.promise
 
     def __repr__(self) -> str:
         return f"Sync{self._handle!r}"
@@ -88,6 +91,9 @@ class SyncHandle:
 
     def result(self, timeout_s: float | None = None) -> Result:
         return self._loop.run(self._handle.result(timeout_s))
+
+    def eta(self) -> Promise | None:
+        return self._loop.run(self._handle.eta())
 
     def stream(self) -> SyncStream:
         return SyncStream(self._loop, self._handle.stream())
@@ -191,6 +197,32 @@ class SyncClient:
         yield from _iterated(
             self._loop, self._client.map(requests, concurrency=concurrency, ordered=ordered, **options)
         )
+
+    def submit_stream(
+        self, requests: Iterable[Body | Request], **options: Unpack[Options]
+    ) -> Generator[Receipt | PenstockError]:
+        yield from _iterated(self._loop, self._client.submit_stream(requests, **options))
+
+    def cancel_batch(self, batch: str, *, pool: str = "", tenant: str = "") -> int:
+        return self._loop.run(self._client.cancel_batch(batch, pool=pool, tenant=tenant))
+
+    def cancel_tenant(self, tenant: str = "", *, pool: str = "") -> int:
+        return self._loop.run(self._client.cancel_tenant(tenant, pool=pool))
+
+    def look(self, *, pool: str = "") -> Snapshot | None:
+        return self._loop.run(self._client.look(pool=pool))
+
+    def promise(self, quote: Quote, *, pool: str = "") -> Promise | None:
+        return self._loop.run(self._client.promise(quote, pool=pool))
+
+    def pause(self, *, tenant: str = "", batch: str = "", pool: str = "") -> None:
+        self._loop.run(self._client.pause(tenant=tenant, batch=batch, pool=pool))
+
+    def resume(self, *, tenant: str = "", batch: str = "", pool: str = "") -> None:
+        self._loop.run(self._client.resume(tenant=tenant, batch=batch, pool=pool))
+
+    def weigh(self, weights: Mapping[str, float], *, pool: str = "") -> None:
+        self._loop.run(self._client.weigh(weights, pool=pool))
 
     def jobs(self, *, limit: int = 100, pool: str = "", tenant: str = "") -> list[JobInfo]:
         return self._loop.run(self._client.jobs(limit=limit, pool=pool, tenant=tenant))

@@ -121,9 +121,11 @@ class DispatcherSection(Section, frozen=True, kw_only=True):
     # A leader that was not heard for this long is replaced.
     lease_s: Annotated[float, msgspec.Meta(ge=0.5)] = 3.0
     # READY holds what runs, what consumers have room for, and so many seconds of work.
-    ready_ahead_s: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    ready_ahead_s: Annotated[float, msgspec.Meta(gt=0)] = 0.5
     # Compute identical deterministic requests once: never, within one tenant, or across all of them.
     coalesce: Literal["off", "tenant", "all"] = "tenant"
+    health_port: Port = 0
+    health_host: str = "127.0.0.1"
 
 
 class LimitsSection(Section, frozen=True, kw_only=True):

@@ -28,6 +28,8 @@ class Quote(Question, frozen=True, kw_only=True, tag="quote"):
     prompt_tokens: int = 0
     # 0: not known; the dispatcher knows what this tenant's answers are usually like.
     output_tokens: int = 0
+    # At most so many, where every job says its most; answers are mostly far shorter.
+    output_tokens_max: int = 0
     deadline_unix_ms: int = 0
     not_before_unix_ms: int = 0
     window: str = ""
@@ -167,7 +169,12 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     jobs_per_s: float = 0.0
     prefill_tokens_per_s: float = 0.0
     decode_tokens_per_s: float = 0.0
+    # `tenant`, or `batch:NAME`, or `*` for the pool.
     paused: list[str] = []
+    # Tenants with so many interactive jobs in READY that further ones wait in the backlog as well.
+    over_quota: list[str] = []
+    # Shares of tenants that do not have 1.
+    weights: dict[str, float] = {}
     expired: int = 0
     cancelled: int = 0
     coalesced: int = 0

@@ -9,7 +9,8 @@ PenstockError                 disposition   HTTP  what becomes of the job
 │   ├── UnknownPool                         404   code pool_not_found
 │   ├── UnknownModel                        404   code model_not_found
 │   ├── UnknownEndpoint                     404
-│   └── DuplicateJob                        409
+│   ├── DuplicateJob                        409
+│   └── DeadlineImpossible                  422   code deadline_impossible (only at submit)
 ├── DeadlinePassed            EXPIRE        408   a stored `expired` result (or an error at submit)
 ├── JobFault                  RETRY         503   nothing yet: another attempt, until they are spent
 │   ├── EngineBusy · EngineDied (the consumer drains) · BusUnavailable
@@ -99,6 +100,14 @@ class UnknownEndpoint(JobRejected):
 class DuplicateJob(JobRejected):
     status_code = 409
     code = "duplicate_job"
+
+
+class DeadlineImpossible(JobRejected):
+    """What waits already leaves no room for it. `earliest_unix_ms` could be promised; 0 when unknown."""
+
+    status_code = 422
+    code = "deadline_impossible"
+    earliest_unix_ms: int = 0
 
 
 class DeadlinePassed(PenstockError):

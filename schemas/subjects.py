@@ -237,6 +237,11 @@ def bucket_all(bucket: str) -> str:
     return f"$KV.{bucket}.>"
 
 
+def moved(pool: str) -> str:
+    """Sequence numbers that left BACKLOG, from the leading dispatcher to those that stand by."""
+    return f"{ROOT}.moved.{checked_name(pool, 'pool')}"
+
+
 def telemetry(pool: str, consumer: str) -> str:
     return f"{ROOT}.telemetry.{checked_name(pool, 'pool')}.{checked_name(consumer, 'consumer')}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Generator
 from datetime import datetime
 from pathlib import Path
@@ -16,10 +17,13 @@ from producer.batch.stats import Stats, Summary
 from producer.client import Client
 from producer.events import Event
 from producer.handle import Handle
-from producer.request import Request
+from producer.request import Request, lane_of
+from producer.tickets import ticket_of_job
 from schemas import subjects
 from schemas.batch_line import encode_output, output_of, rejected_output
-from schemas.errors import ConfigError
+from schemas.dispatch import Promise, Quote
+from schemas.errors import ConfigError, DeadlineImpossible
+from schemas.job import Job
 from schemas.subjects import Lane
 
 
@@ -32,6 +36,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     lane: str = Lane.BULK.value
     priority: int = 0
     deadline: datetime | None = None
+    # Run what can be run by the deadline, rather than nothing where not all can.
+    is_best_effort: bool = False
+    # By which the lines are paused and cancelled together; empty: the run's id.
+    batch: str = ""
     # Tokens as they come, for live figures; without it the engine need not produce deltas.
     is_streamed: bool = False
 
@@ -82,12 +90,38 @@ def discard(output: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def quote_of(order: Order, ledger: Ledger, *, tenant: str) -> Quote:
+    """All lines that are left, as one question. Reads the file once."""
+    assert order.deadline is not None
+    jobs = prompt_tokens = output_tokens_max = 0
+    is_bounded = True
+    for number, text in lines_of(order.input):
+        todo = ledger.take(number, text)
+        if isinstance(todo, Todo):
+            ticket = ticket_of_job(Job(id=todo.job_id, body=todo.line.body, endpoint=todo.line.url))
+            jobs += 1
+            prompt_tokens += ticket.prompt_tokens
+            output_tokens_max += ticket.output_tokens_max
+            is_bounded = is_bounded and ticket.output_tokens_max > 0
+    return Quote(
+        tenant=tenant,
+        lane=lane_of(order.lane),
+        jobs=jobs,
+        prompt_tokens=prompt_tokens,
+        output_tokens_max=output_tokens_max if is_bounded else 0,
+        deadline_unix_ms=round(order.deadline.timestamp() * 1000),
+        is_firm=True,
+    )
+
+
 class Run:
     """`stats` may be read at any time."""
 
     def __init__(self, plan: Plan, clock_s: Callable[[], float]) -> None:
         self.plan = plan
         self.stats = Stats(clock_s())
+        # Of the whole file, where it has a deadline and the pool a dispatcher.
+        self.promise: Promise | None = None
         self._clock_s = clock_s
         self._order = plan.order
 
@@ -95,12 +129,14 @@ class Run:
         """Until every line has its answer.
 
         Raises:
+            DeadlineImpossible: the file cannot be done in time; nothing was submitted.
             UnknownPool, BusUnavailable: run again to go on.
         """
         sidecar = self.plan.sidecar
         # The sidecar first: a run that forgot its id would compute everything again.
         write_sidecar(self._order.output, sidecar)
         with Output(self._order.output) as output:
+            await self._promised(client, output.written.ids)
             ledger = Ledger(sidecar.run_id, output.written.ids)
             self.stats = Stats(self._clock_s(), skipped=len(output.written.ids), failed_before=output.written.failed)
             queued = await self._queued(client) if self.plan.is_resumed else set[str]()
@@ -139,16 +175,41 @@ class Run:
             custom_id=todo.line.custom_id,
             stream=self._order.is_streamed,
             if_exists="join",
+            batch=self._order.batch or self.plan.sidecar.run_id,
+            # All of them together have been promised, or nobody wanted to know.
+            best_effort=True,
         )
 
     async def _queued(self, client: Client) -> set[str]:
         """Jobs of this run that still wait or run: submitting them again would compute them twice."""
         sidecar = self.plan.sidecar
-        wanted = f"{subjects.ROOT}.ready.{sidecar.pool}.*.{sidecar.tenant}"
-        stream = subjects.ready_stream(sidecar.pool)
         prefix = f"{sidecar.run_id}-"
-        found = stored.messages(client.session.broker, stream, wanted)
-        return {message.job async for message in found if message.job.startswith(prefix)}
+        kinds = {"backlog": subjects.backlog_stream(sidecar.pool), "ready": subjects.ready_stream(sidecar.pool)}
+        queued: set[str] = set()
+        # In the order in which jobs move, so that none slips past.
+        for kind, stream in kinds.items():
+            wanted = f"{subjects.ROOT}.{kind}.{sidecar.pool}.*.{sidecar.tenant}"
+            found = stored.messages(client.session.broker, stream, wanted)
+            queued |= {message.job async for message in found if message.job.startswith(prefix)}
+        return queued
+
+    async def _promised(self, client: Client, ledger_before: set[str]) -> None:
+        """
+        Raises:
+            DeadlineImpossible: not all lines that are left can be done by the deadline.
+        """
+        order, sidecar = self._order, self.plan.sidecar
+        if order.deadline is None or order.is_best_effort:
+            return
+        quote = await asyncio.to_thread(quote_of, order, Ledger(sidecar.run_id, ledger_before), tenant=sidecar.tenant)
+        if not quote.jobs:
+            return
+        try:
+            self.promise = await client.promise(quote, pool=sidecar.pool)
+        except DeadlineImpossible:
+            if not self.plan.is_resumed:
+                sidecar_path(order.output).unlink(missing_ok=True)
+            raise
 
     def _on_event(self, event: Event) -> None:
         self.stats.take_event(event, self._clock_s())

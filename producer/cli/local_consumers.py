@@ -14,11 +14,16 @@ _QUIET_FIELDS = {"consumer", "pid"}
 def consumer_arguments(invocation: Invocation, *, pool: str) -> list[str]:
     """The same configuration as ours, for a consumer that serves `pool`."""
     arguments = invocation.arguments
-    words = ["--config", arguments.config] if arguments.config else []
-    words += invocation.overrides
+    words = shared_arguments(invocation)
     if arguments.model:
         words += ["--engine.model", arguments.model]
     return [*words, "--consumer.pool", pool]
+
+
+def shared_arguments(invocation: Invocation) -> list[str]:
+    """The same configuration as ours, for any program of ours."""
+    arguments = invocation.arguments
+    return [*(["--config", arguments.config] if arguments.config else []), *invocation.overrides]
 
 
 class LogView(Watcher):

@@ -25,6 +25,9 @@ class Invocation(NamedTuple):
     environment: Mapping[str, str]
 
 
+# Words that another program of ours reads; this process becomes it, so that signals and exit codes need no go-between.
+PROGRAMS = {"consumer": ("consumer",), "dispatcher": ("scaler", "dispatcher")}
+
 Command = Callable[[Invocation], int]
 
 # Modules and functions by command; imported when asked for.
@@ -33,7 +36,10 @@ COMMANDS = {
     "submit": ("producer.cli.one_job", "submit"),
     "stream": ("producer.cli.one_job", "stream"),
     "result": ("producer.cli.one_job", "result"),
-    "cancel": ("producer.cli.one_job", "cancel"),
+    "cancel": ("producer.cli.steer", "cancel"),
+    "pause": ("producer.cli.steer", "pause"),
+    "resume": ("producer.cli.steer", "resume"),
+    "tenants": ("producer.cli.steer", "tenants"),
     "jobs": ("producer.cli.jobs", "jobs"),
     "run-batch": ("producer.cli.run_batch", "run_batch"),
     "config": ("producer.cli.show_config", "show_config"),
@@ -42,9 +48,9 @@ COMMANDS = {
 
 def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
-    if words and words[0] == "consumer":
-        # The same process becomes the consumer: signals and exit code need no go-between.
-        os.execv(sys.executable, [sys.executable, "-P", "-m", "consumer", *words[1:]])  # noqa: S606 - no shell is the point
+    if words and words[0] in PROGRAMS:
+        program = [sys.executable, "-P", "-m", *PROGRAMS[words[0]], *words[1:]]
+        os.execv(sys.executable, program)  # noqa: S606 - no shell is the point
     if words and words[0] == "bench":
         from producer.cli.bench import bench  # noqa: PLC0415 - each command pays for its own imports
 

@@ -1,4 +1,4 @@
-"""`penstock submit`, `stream`, `result` and `cancel`: one job at a time."""
+"""`penstock submit`, `stream` and `result`: one job at a time."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from producer.cli import promises
 from producer.cli.exits import Exit
 from producer.cli.main import Invocation
 from producer.cli.settings import client_of
@@ -25,6 +26,7 @@ from schemas.errors import ConfigError, ResultPending
 from schemas.frames import Finished
 from schemas.job import Endpoint
 from schemas.result import Result
+from schemas.subjects import backlog_stream
 
 _ENDPOINTS = {
     "chat": Endpoint.CHAT.value,
@@ -45,10 +47,6 @@ def result(invocation: Invocation) -> int:
     return asyncio.run(_result(invocation))
 
 
-def cancel(invocation: Invocation) -> int:
-    return asyncio.run(_cancel(invocation))
-
-
 async def _submit(invocation: Invocation) -> int:
     arguments = invocation.arguments
     request = request_of(arguments)
@@ -56,10 +54,16 @@ async def _submit(invocation: Invocation) -> int:
         handle = await client.submit(request)
         if arguments.wait:
             return _show_result(await _waited(handle, arguments), as_json=arguments.json)
+        is_waiting = handle.queue == backlog_stream(handle.pool)
+        promise = handle.promise or (await handle.eta() if is_waiting else None)
+        if is_waiting and promise is None and await client.look() is None:
+            note(f"no dispatcher answers for pool {handle.pool}, the job waits for one; start it: penstock dispatcher")
         if arguments.json:
-            say_json(_told(handle))
+            say_json({**_told(handle), "promise": promise})
         else:
             say(handle.id)
+            if promise is not None:
+                note(promises.told(promise, datetime.now(UTC).astimezone()))
             if is_stdout_terminal():
                 again = " (submitted before)" if handle.duplicate else ""
                 note(f"queued in pool {handle.pool}{again}; next: penstock stream --job {handle.id}")
@@ -110,18 +114,6 @@ async def _result(invocation: Invocation) -> int:
         return _show_result(found, as_json=arguments.json)
 
 
-async def _cancel(invocation: Invocation) -> int:
-    arguments = invocation.arguments
-    async with client_of(invocation) as client:
-        for job in arguments.job:
-            ended = await client.cancel(job)
-            if arguments.json:
-                say_json(ended)
-            else:
-                say(f"{job} {ended.status}")
-    return Exit.OK
-
-
 def request_of(arguments: argparse.Namespace) -> Request:
     """
     Raises:
@@ -139,6 +131,10 @@ def request_of(arguments: argparse.Namespace) -> Request:
         job_id=arguments.job_id,
         idempotency_key=arguments.key,
         custom_id=arguments.custom_id,
+        not_before=deadline_of(arguments.not_before, now, "--not-before") if arguments.not_before else None,
+        window=arguments.window,
+        batch=arguments.batch,
+        best_effort=arguments.best_effort,
         # Anybody may want to look on from another terminal.
         stream="kept",
     )

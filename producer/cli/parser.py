@@ -25,15 +25,19 @@ def parser(version: str) -> argparse.ArgumentParser:
     )
     root.add_argument("--version", action="version", version=f"penstock {version}")
     commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    _up(_command(commands, "up", "start a broker and a consumer here, until Ctrl-C"))
+    _up(_command(commands, "up", "start a broker, a consumer and a dispatcher here, until Ctrl-C"))
     _submit(_command(commands, "submit", "put one request in; prints its job id"))
     _stream(_command(commands, "stream", "print an answer token by token as it is made"))
     _result(_command(commands, "result", "print the stored result of a job"))
     _cancel(_command(commands, "cancel", "end jobs, wherever they are"))
     _jobs(_command(commands, "jobs", "list running, queued and lately finished jobs"))
+    _pause(_command(commands, "pause", "keep what waits from being served: a tenant, a batch, or the pool"))
+    _pause(_command(commands, "resume", "serve again what was paused"))
+    _tenants(_command(commands, "tenants", "show what waits by tenant, and change their shares"))
     _run_batch(_command(commands, "run-batch", "run a file of requests (OpenAI batch format)"))
     _command(commands, "config", "print the effective configuration, secrets masked")
     _passed_on(commands, "consumer", "serve jobs with an engine: `python -m consumer`")
+    _passed_on(commands, "dispatcher", "order what waits: `python -m scaler dispatcher`")
     _passed_on(commands, "bench", "measure: `penstock bench` lists what")
     return root
 
@@ -78,13 +82,21 @@ def _request(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", metavar="NAME", help="which of the served models")
     command.add_argument("--max-tokens", type=int, metavar="N", help="the most tokens to generate")
     command.add_argument("--temperature", type=float, metavar="T")
-    command.add_argument("--lane", default="standard", metavar="LANE", help="interactive, standard or bulk")
+    command.add_argument("--lane", default="", metavar="LANE", help="interactive, standard (default) or bulk")
     command.add_argument("--priority", type=int, default=0, metavar="N", help="within the lane; lower goes first")
     command.add_argument("--deadline", metavar="WHEN", help="30s, 15m, 2h, 1d, or a time; later the job expires")
+    _best_effort(command)
+    command.add_argument("--not-before", metavar="WHEN", help="start no earlier: 30s, 2h, or a time")
+    command.add_argument("--window", default="", metavar="NAME", help="start only in this off-peak window")
+    command.add_argument("--batch", default="", metavar="NAME", help="pause and cancel it together with others")
     command.add_argument("--id", dest="job_id", metavar="ID", help="a job id of your own; refused if used before")
     command.add_argument("--key", metavar="KEY", help="idempotency key: the same key gives the same job")
     command.add_argument("--custom-id", default="", metavar="TEXT", help="your own name for it, returned in the result")
     _address(command)
+
+
+def _best_effort(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--best-effort", action="store_true", help="take it even if the deadline cannot hold")
 
 
 def _wait(command: argparse.ArgumentParser) -> None:
@@ -110,7 +122,23 @@ def _result(command: argparse.ArgumentParser) -> None:
 
 
 def _cancel(command: argparse.ArgumentParser) -> None:
-    command.add_argument("job", nargs="+", metavar="ID")
+    command.add_argument("job", nargs="*", metavar="ID")
+    command.add_argument("--batch", default="", metavar="NAME", help="all jobs submitted with this batch name")
+    command.add_argument("--all", action="store_true", help="all jobs of the tenant")
+    _address(command)
+
+
+def _pause(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--pool", metavar="NAME", help="which one (default: client.pool)")
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--tenant", metavar="NAME", help="only this tenant's jobs")
+    which.add_argument("--batch", metavar="NAME", help="only the jobs of this batch")
+
+
+def _tenants(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--weight", action="append", default=[], metavar="NAME=N", help="its share of the pool; others have 1"
+    )
     _address(command)
 
 
@@ -123,7 +151,8 @@ def _jobs(command: argparse.ArgumentParser) -> None:
 def _up(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", metavar="M", help="what vLLM's --model takes; default: a tiny model made here")
     command.add_argument("--consumers", type=int, default=1, metavar="N", help="how many (default: 1)")
-    command.add_argument("--no-consumer", action="store_true", help="only the broker")
+    command.add_argument("--no-consumer", action="store_true", help="no consumer, only the rest")
+    command.add_argument("--no-dispatcher", action="store_true", help="jobs go straight to the consumers, unordered")
     command.add_argument("--verbose", action="store_true", help="show everything the consumers and vLLM say")
 
 
@@ -135,6 +164,8 @@ def _run_batch(command: argparse.ArgumentParser) -> None:
     command.add_argument("--lane", default="bulk", metavar="LANE", help="interactive, standard or bulk")
     command.add_argument("--priority", type=int, default=0, metavar="N")
     command.add_argument("--deadline", metavar="WHEN", help="30s, 15m, 2h, 1d, or a time; later lines expire")
+    _best_effort(command)
+    command.add_argument("--batch", default="", metavar="NAME", help="pause and cancel the lines under this name")
     command.add_argument("--stream", action="store_true", help="count tokens as they come; adds ITL to the summary")
     command.add_argument("--own", action="store_true", help="a broker and consumer of its own, even if one runs")
     command.add_argument("--overwrite", action="store_true", help="forget what OUT.jsonl and its run hold")

@@ -31,6 +31,7 @@ from producer.local.fleet import Fleet, Spec, Watcher
 from producer.request import lane_of
 from schemas.config import Config
 from schemas.errors import ConfigError
+from schemas.subjects import checked_name
 
 
 def run_batch(invocation: Invocation) -> int:
@@ -96,6 +97,8 @@ def order_of(invocation: Invocation) -> Order:
         lane=lane_of(arguments.lane).value,
         priority=arguments.priority,
         deadline=deadline_of(arguments.deadline, now) if arguments.deadline else None,
+        is_best_effort=arguments.best_effort,
+        batch=checked_name(arguments.batch, "batch") if arguments.batch else "",
         is_streamed=arguments.stream,
     )
 

@@ -1,14 +1,15 @@
-"""Times as people type them: `90`, `30s`, `15m`, `2h`, `1d`, or a date and time. Pure."""
+"""Times as people type them: `90`, `30s`, `15m`, `2h`, `1d`, `18:00`, or a date and time. Pure."""
 
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 
 from schemas.errors import ConfigError
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
+_TIME_OF_DAY = re.compile(r"\d{1,2}:\d{2}")
 
 
 def seconds_of(text: str, option: str) -> float:
@@ -22,19 +23,22 @@ def seconds_of(text: str, option: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def deadline_of(text: str, now: datetime) -> datetime:
-    """A duration from `now`, or a date and time; one without a zone is in the zone of `now`.
+def deadline_of(text: str, now: datetime, option: str = "--deadline") -> datetime:
+    """A duration from `now`, a time of day that comes next, or a date and time; without a zone, in that of `now`.
 
     Raises:
         ConfigError: neither.
     """
     if _DURATION.fullmatch(text.strip()):
-        return now + timedelta(seconds=seconds_of(text, "--deadline"))
+        return now + timedelta(seconds=seconds_of(text, option))
     try:
+        if _TIME_OF_DAY.fullmatch(text.strip()):
+            today = datetime.combine(now.date(), time.fromisoformat(text.strip().zfill(5)), now.tzinfo)
+            return today if today > now else today + timedelta(days=1)
         moment = datetime.fromisoformat(text.strip())
     except ValueError:
         raise ConfigError(
-            f"--deadline {text!r} is neither a duration (30s, 15m, 2h, 1d) nor a time like 2026-01-31T18:00",
-            param="--deadline",
+            f"{option} {text!r} is neither a duration (30s, 15m, 2h, 1d) nor a time like 18:00 or 2026-01-31T18:00",
+            param=option,
         ) from None
     return moment if moment.tzinfo else moment.replace(tzinfo=now.tzinfo)

@@ -1,4 +1,4 @@
-"""`penstock up`: a broker and consumers on this machine until Ctrl-C."""
+"""`penstock up`: a broker, consumers and a dispatcher on this machine until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from infra import life, settings
 from producer.cli.exits import Exit
-from producer.cli.local_consumers import LogView, consumer_arguments
+from producer.cli.local_consumers import LogView, consumer_arguments, shared_arguments
 from producer.cli.main import Invocation
 from producer.cli.settings import config_of
 from producer.cli.terminal import is_terminal, note, say, say_json
@@ -49,6 +49,8 @@ def _spec(invocation: Invocation, config: Config) -> Spec:
         config=config,
         consumers=0 if arguments.no_consumer else arguments.consumers,
         consumer_arguments=consumer_arguments(invocation, pool=config.consumer.pool),
+        has_dispatcher=not arguments.no_dispatcher,
+        dispatcher_arguments=shared_arguments(invocation),
         environment=invocation.environment,
         broker_dir=None if config.broker.url else settings.data_dir(config, invocation.environment),
         url=config.broker.url,
@@ -78,16 +80,17 @@ async def _skip(stop: life.Stop, fleet: Fleet) -> None:
 
 def _show_ready(config: Config, fleet: Fleet, *, as_json: bool) -> None:
     if as_json:
-        pids = fleet.consumer_pids
-        say_json({"ready": True, "url": fleet.url, "pool": config.consumer.pool, "consumer_pids": pids})
+        pids = {"consumer_pids": fleet.consumer_pids, "dispatcher_pid": fleet.dispatcher_pid}
+        say_json({"ready": True, "url": fleet.url, "pool": config.consumer.pool, **pids})
         return
     bold, plain = ("\x1b[1m", "\x1b[0m") if is_terminal() else ("", "")
     say(f"""
 {bold}penstock is up.{plain}
-  broker    {fleet.url}{f" (pid {fleet.broker_pid})" if fleet.broker_pid else ""}
-  pool      {config.consumer.pool}
-  model     {config.engine.model} on {config.engine.kind}
-  consumers {", ".join(f"pid {pid}" for pid in fleet.consumer_pids) or "none"}
+  broker     {fleet.url}{f" (pid {fleet.broker_pid})" if fleet.broker_pid else ""}
+  pool       {config.consumer.pool}
+  model      {config.engine.model} on {config.engine.kind}
+  dispatcher {f"pid {fleet.dispatcher_pid}" if fleet.dispatcher_pid else "none"}
+  consumers  {", ".join(f"pid {pid}" for pid in fleet.consumer_pids) or "none"}
 
 Next, in another terminal:
   penstock stream "Tell me about rivers"

@@ -1,4 +1,4 @@
-"""One consumer as a child process: started, listened to, asked to stop, and never left behind."""
+"""One consumer or dispatcher as a child process: started, listened to, asked to stop, and never left behind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -66,13 +66,30 @@ def parsed(line: bytes) -> LogLine:
     return LogLine(text=text)
 
 
+class Program(NamedTuple):
+    """What `python -m` is told, and the event by which it says that it works."""
+
+    words: tuple[str, ...]
+    ready_event: str
+
+
+CONSUMER = Program(("consumer", "--with-parent"), "consumer.ready")
+DISPATCHER = Program(("scaler", "dispatcher", "--with-parent"), "dispatcher.ready")
+
+
 class Child:
-    """`python -m consumer`, in a process group of its own: Ctrl-C reaches only us, and we choose the order."""
+    """One of them, in a process group of its own: Ctrl-C reaches only us, and we choose the order."""
 
     def __init__(
-        self, name: str, arguments: list[str], environment: Mapping[str, str], on_line: Callable[[str, LogLine], None]
+        self,
+        name: str,
+        arguments: list[str],
+        environment: Mapping[str, str],
+        on_line: Callable[[str, LogLine], None],
+        program: Program = CONSUMER,
     ) -> None:
         self.name = name
+        self.program = program
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self.is_ready = asyncio.Event()
         self._arguments = arguments
@@ -93,8 +110,7 @@ class Child:
             # Not from the current directory, where a folder named `consumer` may be somebody else's.
             "-P",
             "-m",
-            "consumer",
-            "--with-parent",
+            *self.program.words,
             *self._arguments,
             env=dict(self._environment),
             stdin=asyncio.subprocess.DEVNULL,
@@ -127,7 +143,7 @@ class Child:
             if not raw:
                 return
             line = parsed(raw)
-            if line.event == "consumer.ready":
+            if line.event == self.program.ready_event:
                 self.is_ready.set()
             self.last_lines.append(line.text)
             self._on_line(self.name, line)

@@ -1,4 +1,4 @@
-"""An embedded broker and consumers beside it, started in order, watched over, and stopped in reverse."""
+"""An embedded broker, consumers and a dispatcher beside it, started in order, watched over, and stopped in reverse."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from typing import Self
 import msgspec
 
 from infra.embedded import EmbeddedServer
-from producer.local.children import FIRST_RESTART_S, WELL_AFTER_S, Child, LogLine, death_of
+from producer.local.children import (
+    CONSUMER,
+    DISPATCHER,
+    FIRST_RESTART_S,
+    WELL_AFTER_S,
+    Child,
+    LogLine,
+    Program,
+    death_of,
+)
 from schemas.config import Config
 from schemas.errors import EngineFailed
 
@@ -27,6 +36,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     consumer_arguments: list[str] = []
     # Further ones by consumer, first to last, where they are not to be equal.
     each_arguments: list[list[str]] = []
+    # Orders what waits. A run of one file needs none: all its jobs are alike.
+    has_dispatcher: bool = False
+    dispatcher_arguments: list[str] = []
     environment: Mapping[str, str] = {}
     broker_dir: Path | None = None
     url: str = ""
@@ -63,7 +75,7 @@ class Fleet:
                 )
                 self.url = await self._broker.start()
                 self._broker_life = asyncio.create_task(self._keep_broker(self._broker), name="broker")
-            self._start_consumers()
+            self._start_children()
         except BaseException:
             await self.stop()
             raise
@@ -78,10 +90,15 @@ class Fleet:
 
     @property
     def consumer_pids(self) -> list[int]:
-        return [child.pid for child in self._children]
+        return [child.pid for child in self._children if child.program is CONSUMER]
+
+    @property
+    def dispatcher_pid(self) -> int:
+        """0 when there is none."""
+        return next((child.pid for child in self._children if child.program is DISPATCHER), 0)
 
     async def wait_ready(self) -> None:
-        """Until every consumer pulls.
+        """Until every consumer pulls, and the dispatcher has seen what waits.
 
         Raises:
             EngineFailed: one gave up for good; with its own last words.
@@ -96,7 +113,7 @@ class Fleet:
                 ready.cancel()
 
     async def wait_failed(self) -> None:
-        """Until a consumer is gone for good, or the broker cannot be started again. Otherwise for ever.
+        """Until a child is gone for good, or the broker cannot be started again. Otherwise for ever.
 
         Raises:
             EngineFailed: as `wait_ready`.
@@ -113,7 +130,7 @@ class Fleet:
         """Consumers drain, then the broker stops. Idempotent; nothing is left behind."""
         self._is_stopping = True
         if self._lives:
-            await self._stop_consumers()
+            await self._stop_children()
         if self._broker_life is not None:
             self._broker_life.cancel()
             await asyncio.gather(self._broker_life, return_exceptions=True)
@@ -128,7 +145,7 @@ class Fleet:
             await asyncio.sleep(FIRST_RESTART_S)
             await broker.start()
 
-    async def _stop_consumers(self) -> None:
+    async def _stop_children(self) -> None:
         running = [life for life in self._lives if not life.done()]
         for child in self._children:
             child.ask_to_stop()
@@ -151,22 +168,26 @@ class Fleet:
                 life.cancel()
             await asyncio.gather(*self._lives, return_exceptions=True)
 
-    def _start_consumers(self) -> None:
+    def _start_children(self) -> None:
+        for number in range(1, self._spec.consumers + 1):
+            own = self._spec.each_arguments[number - 1] if number <= len(self._spec.each_arguments) else []
+            self._start(f"consumer-{number}", [*self._spec.consumer_arguments, *own], CONSUMER)
+        if self._spec.has_dispatcher:
+            self._start("dispatcher", self._spec.dispatcher_arguments, DISPATCHER)
+
+    def _start(self, name: str, arguments: list[str], program: Program) -> None:
         environment = {
             **self._spec.environment,
             "PENSTOCK__BROKER__URL": self.url,
             "PENSTOCK__LOG__FORMAT": "json",
             "PYTHONUNBUFFERED": "1",
         }
-        for number in range(1, self._spec.consumers + 1):
-            name = f"consumer-{number}"
-            own = self._spec.each_arguments[number - 1] if number <= len(self._spec.each_arguments) else []
-            child = Child(name, [*self._spec.consumer_arguments, *own], environment, self._watcher.on_line)
-            self._children.append(child)
-            self._lives.append(asyncio.create_task(self._keep(child), name=name))
+        child = Child(name, arguments, environment, self._watcher.on_line, program)
+        self._children.append(child)
+        self._lives.append(asyncio.create_task(self._keep(child), name=name))
 
     async def _keep(self, child: Child) -> None:
-        """Runs a consumer again and again, with growing pauses.
+        """Runs a child again and again, with growing pauses.
 
         Raises:
             EngineFailed: it says that a person must act.
@@ -192,5 +213,5 @@ def last_words(lines: list[str]) -> str:
     """What a consumer said before it gave up: its last line that is no log record of an ordinary event."""
     for line in reversed(lines):
         if line.strip() and not line.startswith("{"):
-            return line.strip().removeprefix("penstock consumer: ")
+            return line.strip().removeprefix("penstock consumer: ").removeprefix("penstock dispatcher: ")
     return lines[-1] if lines else ""

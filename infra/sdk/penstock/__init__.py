@@ -12,13 +12,16 @@ from producer.client import Client
 from producer.events import Event, JobFailed, Restarted
 from producer.handle import Handle, Stream
 from producer.listing import JobInfo, PoolInfo
+from producer.pouring import Receipt
 from producer.request import Request
 from producer.sync import SyncClient, SyncHandle, SyncStream
 from schemas.config import Config
+from schemas.dispatch import Promise, Quote, Snapshot
 from schemas.errors import (
     BodyTooLarge,
     BusUnavailable,
     ConfigError,
+    DeadlineImpossible,
     DeadlinePassed,
     DuplicateJob,
     JobMalformed,
@@ -40,6 +43,7 @@ __all__ = [
     "Client",
     "Config",
     "ConfigError",
+    "DeadlineImpossible",
     "DeadlinePassed",
     "Delta",
     "DuplicateJob",
@@ -55,10 +59,14 @@ __all__ = [
     "Lane",
     "PenstockError",
     "PoolInfo",
+    "Promise",
+    "Quote",
+    "Receipt",
     "Request",
     "Restarted",
     "Result",
     "ResultPending",
+    "Snapshot",
     "Started",
     "Status",
     "Stream",

@@ -50,7 +50,7 @@ async def message_ids(broker: Broker, pool: str) -> list[str]:
     found: list[str] = []
     seq = 1
     while (message := await broker.next_after(subjects.ready_stream(pool), seq)) is not None:
-        found.append(message.headers["Nats-Msg-Id"])
+        found.append(message.headers.get("Nats-Msg-Id", ""))
         seq = message.seq + 1
     return found
 
@@ -139,6 +139,35 @@ def test_a_batch_with_one_already_stored_stores_the_others(nats_url: str, pool: 
 
     assert duplicates == [False, False, False, True, False, False]
     assert stored == [f"m{n}" for n in range(6)]
+
+
+def test_a_batch_waits_its_turn_where_others_have_as_many_on_their_way_as_there_may_be(
+    nats_url: str, pool: str
+) -> None:
+    async def story() -> tuple[list[int], int]:
+        async with connected(nats_url, pool) as broker:
+
+            async def stage(number: int, sequence: int, more: dict[str, str]) -> None:
+                headers = {"Nats-Batch-Id": f"other-{number}", "Nats-Batch-Sequence": str(sequence), **more}
+                await broker.nc.publish(ready(pool), b"theirs", headers=headers)
+
+            for number in range(50):
+                await stage(number, 1, {})
+            storing = asyncio.create_task(
+                broker.store_batch([Outgoing(ready(pool), b"ours", f"id-{number}") for number in range(300)])
+            )
+            await asyncio.sleep(0.1)
+            waited = not storing.done()
+            for number in range(50):
+                await stage(number, 2, {"Nats-Batch-Commit": "1"})
+            acks = await storing
+            assert waited
+            return [ack.seq for ack in acks if isinstance(ack, Ack)], len(await message_ids(broker, pool))
+
+    seqs, stored = asyncio.run(story())
+
+    assert seqs == list(range(seqs[0], seqs[0] + 300))
+    assert stored == 400
 
 
 def test_one_bad_message_of_a_batch_fails_alone(nats_url: str, pool: str) -> None:

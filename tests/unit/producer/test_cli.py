@@ -5,17 +5,21 @@ import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from producer.cli import overrides
+from producer.cli.bench import BENCHES, PASSED_ON
 from producer.cli.exits import Exit, exit_of
 from producer.cli.jobs import table
 from producer.cli.main import main
+from producer.cli.promises import told
 from producer.cli.show_config import toml_of
 from producer.cli.times import deadline_of, seconds_of
 from schemas.config import Config, load, masked
+from schemas.dispatch import Promise
 from schemas.errors import BusUnavailable, ConfigError, JobMalformed, ResultPending
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -42,7 +46,9 @@ def test_times_are_read_as_people_write_them() -> None:
     assert [seconds_of(text, "--t") for text in ("90", "1.5s", "2m", "1h", "1d")] == [90, 1.5, 120, 3600, 86400]
     assert deadline_of("30s", NOW) == NOW + timedelta(seconds=30)
     assert deadline_of("2026-01-02T03:04", NOW) == datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
-    for text in ("soon", "", "5 parsecs"):
+    assert deadline_of("8:30", NOW) == NOW + timedelta(hours=8.5)
+    assert deadline_of("0:00", NOW) == NOW + timedelta(days=1)
+    for text in ("soon", "", "5 parsecs", "25:00"):
         with pytest.raises(ConfigError, match="--deadline"):
             deadline_of(text, NOW)
 
@@ -65,6 +71,10 @@ def test_errors_have_exit_codes_scripts_can_use() -> None:
         (["run-batch", "-i", "x", "-o", "y", "--lane", "fast"], "lane 'fast'"),
         (["run-batch", "-i", "x", "-o", "y", "--concurrency", "0"], "--concurrency"),
         (["bench", "nothing"], "no bench"),
+        (["cancel"], "one of them"),
+        (["cancel", "job", "--all"], "one of them"),
+        (["tenants", "--weight", "a"], "NAME=3"),
+        (["submit", "x", "--not-before", "soon"], "--not-before"),
         (["up", "--consumers", "0"], "--consumers"),
     ],
 )
@@ -124,3 +134,37 @@ def test_help_imports_nothing_heavy() -> None:
     assert "exit codes" in done.stdout
     assert "nats" not in done.stderr
     assert "rich" not in done.stderr
+
+
+def test_a_promise_is_one_line_that_says_how_sure_it_is() -> None:
+    eta = int(NOW.timestamp() * 1000) + 90_000
+
+    sure = told(Promise(eta_unix_ms=eta, latest_unix_ms=eta + 30_000, position=1200), NOW)
+    unknown = told(Promise(position=0), NOW)
+
+    assert sure == "done about 00:01:30, with 95% by 00:02:00; 1,200 before it"
+    assert unknown == "next in line; nothing is known of the pool's speed yet"
+    assert told(Promise(reason="the pool is paused"), NOW) == "the pool is paused"
+
+
+def test_every_bench_that_is_listed_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench"]) == 0
+
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert "submit" in listed
+    for name in listed:
+        module = f"scaler.bench.{name}" if name in PASSED_ON else BENCHES[name][0]
+        assert find_spec(module) is not None
+
+
+@pytest.mark.parametrize(("command", "module"), [("consumer", ["consumer"]), ("dispatcher", ["scaler", "dispatcher"])])
+def test_a_program_of_its_own_gets_its_arguments_untouched(
+    command: str, module: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    became: list[list[str]] = []
+    monkeypatch.setattr("os.execv", lambda _, words: became.append(words) or sys.exit(0))
+
+    with pytest.raises(SystemExit):
+        main([command, "--help", "--a.b", "c"])
+
+    assert became == [[sys.executable, "-P", "-m", *module, "--help", "--a.b", "c"]]

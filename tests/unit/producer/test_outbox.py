@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from infra.broker import Ack, Outgoing
-from producer.outbox import BATCH_MAX, WORTH_A_BATCH, Outbox, chunks_of, decide
+from producer.outbox import BATCH_MAX, BATCHES_IN_FLIGHT, WORTH_A_BATCH, Outbox, chunks_of, decide
 from schemas.errors import BusUnavailable, PenstockError
 
 
@@ -79,3 +79,25 @@ def test_batches_stay_within_count_and_bytes() -> None:
     big = [Outgoing("s", b"x" * 5_000_000)] * 3
     assert [len(chunk) for chunk in chunks_of(big)] == [1, 1, 1]
     assert [len(chunk) for chunk in chunks_of([Outgoing("s", b"x")] * 2500)] == [1000, 1000, 500]
+
+
+def test_one_callers_many_messages_have_a_few_batches_on_their_way_and_keep_their_order() -> None:
+    class Slow(FakeStore):
+        in_flight = most = 0
+
+        async def store_batch(self, messages: list[Outgoing]) -> list[Ack | PenstockError]:
+            self.in_flight += 1
+            self.most = max(self.most, self.in_flight)
+            await asyncio.sleep(0.002)
+            self.in_flight -= 1
+            return [Ack("S", int(message.payload)) for message in messages]
+
+    async def story() -> tuple[int, list[int]]:
+        store = Slow()
+        acks = await Outbox(store).put_many([Outgoing("s", b"%d" % number) for number in range(20_500)])
+        return store.most, [ack.seq for ack in acks if isinstance(ack, Ack)]
+
+    most, seqs = asyncio.run(story())
+
+    assert most == BATCHES_IN_FLIGHT
+    assert seqs == list(range(20_500))

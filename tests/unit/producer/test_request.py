@@ -49,6 +49,12 @@ def made(**fields: Any) -> Prepared:
         ({"stream": "maybe"}, "stream"),
         ({"custom_id": 5}, "custom_id"),
         ({"endpoint": None}, "endpoint"),
+        ({"not_before_s": "soon"}, "not_before_s"),
+        ({"not_before": datetime(2030, 1, 1)}, "not_before"),
+        ({"not_before": datetime(2100, 1, 1, tzinfo=UTC), "not_before_s": 3}, "not_before"),
+        ({"not_before_s": 10, "deadline_s": 5}, "not_before"),
+        ({"window": "a b"}, "window"),
+        ({"batch": "a,b"}, "batch"),
     ],
 )
 def test_a_wrong_field_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
@@ -97,3 +103,38 @@ def test_odd_texts_never_raise_anything_else() -> None:
     for body in ["", " ", "null", "1", '"x"', "{}{}", "\x00", "{" * 1000]:
         with pytest.raises(PenstockError):
             made(body=body)
+
+
+@pytest.mark.parametrize(
+    ("tier", "lane", "goes"),
+    [
+        ("priority", "", "interactive"),
+        ("default", "", "standard"),
+        ("flex", "", "bulk"),
+        ("auto", "", "standard"),
+        ("priority", "bulk", "bulk"),
+        (None, "", "standard"),
+    ],
+)
+def test_the_service_tier_chooses_the_lane_unless_one_was_given(tier: str | None, lane: str, goes: str) -> None:
+    assert made(body={"prompt": "x", "service_tier": tier}, lane=lane).lane == goes
+
+
+def test_a_not_before_that_has_come_already_holds_nothing_back() -> None:
+    assert made(not_before_s=-5).why_it_must_wait == ""
+    assert made(not_before_s=5).not_before_unix_ms == NOW + 5000
+    assert made(not_before_s=5).why_it_must_wait == "not_before"
+    assert made(window="night", not_before_s=5).why_it_must_wait == "window"
+
+
+def test_the_ticket_carries_the_wishes() -> None:
+    ticket = made(deadline_s=60, not_before_s=5, window="night", batch="b", best_effort=True).ticket()
+
+    assert (ticket.deadline_unix_ms, ticket.not_before_unix_ms) == (NOW + 60_000, NOW + 5_000)
+    assert (ticket.window, ticket.batch) == ("night", "b")
+
+
+def test_a_deadline_is_firm_unless_best_effort_was_asked_for() -> None:
+    assert made(deadline_s=60).is_firm
+    assert not made(deadline_s=60, best_effort=True).is_firm
+    assert not made().is_firm
