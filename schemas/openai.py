@@ -95,6 +95,14 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     pool: str | None = None
     priority: Annotated[int, msgspec.Meta(ge=-1_000_000, le=1_000_000)] = 0
     custom_id: Annotated[str, msgspec.Meta(max_length=512)] = ""
+    # Hold it until then: seconds from now, or RFC 3339.
+    not_before: float | str | None = None
+    # An off-peak window that the dispatcher's configuration names.
+    window: str = ""
+    # A name by which jobs are paused and cancelled together.
+    batch: str = ""
+    # A deadline that cannot hold is no reason to refuse the job.
+    best_effort: bool = False
 
 
 class JobRequests(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -164,7 +172,11 @@ class JobError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as its tenant sees it. `status`: queued, running, how it ended, or refused."""
+    """A job as its tenant sees it. `status`: queued, held, running, how it ended, or refused.
+
+    Times are Unix seconds, 0 where there is none. `position` (from 1), `eta_at` and `latest_at` are the dispatcher's
+    forecast: as likely before as after `eta_at`, and 95% before `latest_at`.
+    """
 
     id: str
     status: str
@@ -176,6 +188,12 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float = 0.0
     started_at: float = 0.0
     finished_at: float = 0.0
+    deadline_at: float = 0.0
+    position: int = 0
+    eta_at: float = 0.0
+    latest_at: float = 0.0
+    why_held: str = ""
+    batch: str = ""
     attempt: int = 0
     output_tokens: int = 0
     # An earlier job had the same idempotency key: this is that one.

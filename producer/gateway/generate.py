@@ -54,6 +54,8 @@ class Generate:
 
     def _request(self, wanted: Wanted, route: Route, lane: Lane, tenant: str) -> Request:
         deadline_s, deadline = wanted.deadline_s, wanted.deadline
+        # Only a deadline that somebody asked for is worth a refusal.
+        has_own_deadline = deadline_s is not None or deadline is not None
         if not wanted.is_background:
             # An engine must not work for hours for a caller that is gone with its gateway.
             latest_s = self._house.cfg.request_timeout_s + _ORPHAN_S
@@ -71,6 +73,7 @@ class Generate:
             stream=wanted.is_stream,
             pool=route.pool,
             tenant=tenant,
+            best_effort=not has_own_deadline,
         )
 
     async def _whole(self, call: Call, wanted: Wanted, route: Route, handle: Handle) -> Result:

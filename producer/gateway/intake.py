@@ -106,7 +106,7 @@ def lane_of(lane: str) -> Lane:
     return Lane(lane)
 
 
-def deadline_of(text: float | str | None) -> tuple[float | None, datetime | None]:
+def deadline_of(text: float | str | None, param: str = "deadline") -> tuple[float | None, datetime | None]:
     """Seconds from now, or a moment: `30`, `"30"`, `"90s"`, `"2h"`, or RFC 3339 with a time zone.
 
     Raises:
@@ -120,10 +120,10 @@ def deadline_of(text: float | str | None) -> tuple[float | None, datetime | None
             if number.endswith(name) and _is_number(number.removesuffix(name)):
                 number, unit = number.removesuffix(name), name
         if not _is_number(number):
-            return None, _moment(text)
+            return None, _moment(text, param)
         text = float(number) * _UNITS_S[unit]
     if not math.isfinite(text):
-        raise JobMalformed(f"deadline {text} is no number of seconds", param="deadline")
+        raise JobMalformed(f"{param} {text} is no number of seconds", param=param)
     return float(text), None
 
 
@@ -168,14 +168,14 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.replace(".", "", 1).removeprefix("-").isdigit()
 
 
-def _moment(text: str) -> datetime:
+def _moment(text: str, param: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text.strip())
     except ValueError as error:
         raise JobMalformed(
-            f"deadline {text[:80]!r} is neither seconds (30, 90s, 2h) nor a time (2030-01-31T12:00:00Z)",
-            param="deadline",
+            f"{param} {text[:80]!r} is neither seconds (30, 90s, 2h) nor a time (2030-01-31T12:00:00Z)",
+            param=param,
         ) from error
     if moment.tzinfo is None:
-        raise JobMalformed(f"deadline {text!r} needs a time zone, such as Z", param="deadline")
+        raise JobMalformed(f"{param} {text[:80]!r} needs a time zone, such as Z", param=param)
     return moment

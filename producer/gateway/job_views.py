@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from infra.broker import Broker, NoSuchStream
-from producer import cancelling, listing, stored
+from producer import asking, cancelling, listing, stored
 from producer.feed import Address
 from producer.listing import JobInfo
 from schemas.errors import BusUnavailable, PenstockError
@@ -22,7 +22,8 @@ from schemas.result import Result
 # Of each kind, for one job among them. A tenant with more waiting asks a dispatcher, where there is one.
 _LOOKED_AT_MAX = 1000
 _POLL_S = 0.05
-_SHOWN_AS = {"queued": "queued", "waiting": "queued", "held": "queued", "ready": "queued"}
+# At a consumer's door, or on its way there: the same to who waits for it.
+_SHOWN_AS = {"waiting": "queued", "ready": "queued"}
 
 
 async def result_of(broker: Broker, tenant: str, job: str, pools: list[str]) -> Result | None:
@@ -38,7 +39,13 @@ async def result_of(broker: Broker, tenant: str, job: str, pools: list[str]) -> 
 
 async def live(broker: Broker, tenant: str, job: str, pools: list[str]) -> JobInfo | None:
     """Where it is, if it has not ended."""
-    return next((info for info in await listed(broker, tenant, pools, _LOOKED_AT_MAX) if info.job == job), None)
+    found = await asyncio.gather(*(_waiting(broker, tenant, job, pool) for pool in pools))
+    waiting = next((info for info in found if info is not None), None)
+    if waiting is not None and waiting.state in {"queued", "held"}:
+        return waiting
+    # The consumer that runs it knows more; and without a dispatcher the queues themselves are read.
+    infos = await listed(broker, tenant, [waiting.pool] if waiting else pools, _LOOKED_AT_MAX)
+    return next((info for info in infos if info.job == job), waiting)
 
 
 async def listed(broker: Broker, tenant: str, pools: list[str], limit: int) -> list[JobInfo]:
@@ -91,9 +98,40 @@ def view_of_info(info: JobInfo) -> JobView:
         created_at=info.submitted_unix_ms / 1000,
         started_at=info.started_unix_ms / 1000,
         finished_at=info.finished_unix_ms / 1000,
+        deadline_at=info.deadline_unix_ms / 1000,
+        position=info.position,
+        eta_at=info.eta_unix_ms / 1000,
+        latest_at=info.latest_unix_ms / 1000,
+        why_held=info.why_held,
+        batch=info.batch,
         attempt=info.attempt,
         output_tokens=info.tokens,
         error=JobError(message=info.error) if info.error else None,
+    )
+
+
+async def _waiting(broker: Broker, tenant: str, job: str, pool: str) -> JobInfo | None:
+    """As the pool's dispatcher tells it, if there is one."""
+    try:
+        found = await asking.find(broker, pool, tenant, [job])
+    except PenstockError:
+        return None
+    one = found.get(job) if found else None
+    if one is None:
+        return None
+    return JobInfo(
+        job=one.job,
+        state=one.state,
+        pool=pool,
+        tenant=one.tenant,
+        lane=one.lane,
+        batch=one.batch,
+        submitted_unix_ms=one.submitted_unix_ms,
+        deadline_unix_ms=one.deadline_unix_ms,
+        position=one.position + 1 if one.state == "queued" else 0,
+        eta_unix_ms=one.eta_unix_ms,
+        latest_unix_ms=one.latest_unix_ms,
+        why_held=one.why_held,
     )
 
 

@@ -155,6 +155,7 @@ def request_of(asked: JobRequest, wanted: Wanted, route: Route, tenant: str) -> 
     deadline_s, deadline = deadline_of(asked.deadline)
     if asked.deadline is None:
         deadline_s, deadline = wanted.deadline_s, wanted.deadline
+    not_before_s, not_before = deadline_of(asked.not_before, "not_before")
     key = asked.idempotency_key
     return Request(
         body=asked.body,
@@ -168,6 +169,11 @@ def request_of(asked: JobRequest, wanted: Wanted, route: Route, tenant: str) -> 
         stream=False,
         pool=route.pool,
         tenant=tenant,
+        not_before_s=not_before_s,
+        not_before=not_before,
+        window=asked.window,
+        batch=asked.batch,
+        best_effort=asked.best_effort,
     )
 
 
