@@ -80,6 +80,8 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
     input: TextOrTokens
     model: str | None = None
     encoding_format: Literal["float", "base64"] | None = None
+    # More than any model has: what it allows is the engine's to say.
+    dimensions: Annotated[int, msgspec.Meta(ge=1, le=65536)] | None = None
     service_tier: ServiceTier | None = None
     penstock: Wishes | None = None
 

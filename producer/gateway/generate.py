@@ -41,8 +41,9 @@ class Generate:
         handle: Handle | None = None
         result: Result | None = None
         try:
+            # Before the line is watched: a job whose submit was cut short could not be cancelled by anybody.
+            handle = await house.client.submit(self._request(wanted, route, lane, call.tenant))
             async with Line(call) as line:
-                handle = await house.client.submit(self._request(wanted, route, lane, call.tenant))
                 serve = self._stream if wanted.is_stream else self._whole
                 result = await serve(call, wanted, route, handle)
             if line.is_cut:

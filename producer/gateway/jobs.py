@@ -16,6 +16,7 @@ from producer.gateway.refusals import NotFound
 from producer.handle import Handle
 from producer.request import Request
 from schemas import subjects
+from schemas.dispatch import Promise
 from schemas.errors import JobMalformed, PenstockError
 from schemas.job import field_of
 from schemas.openai import JobError, JobList, JobRequest, JobRequests, JobView
@@ -201,12 +202,16 @@ def _view(handle: Handle) -> JobView:
     if result is not None:
         return msgspec.structs.replace(job_views.view_of_result(result), duplicate=handle.duplicate)
     lane = handle.lane.value if handle.lane else ""
+    promise = handle.promise or Promise()
     return JobView(
         id=handle.id,
         status="queued",
         pool=handle.pool,
         lane=lane,
         custom_id=handle.custom_id,
+        position=promise.position,
+        eta_at=promise.eta_unix_ms / 1000,
+        latest_at=promise.latest_unix_ms / 1000,
         duplicate=handle.duplicate,
     )
 
