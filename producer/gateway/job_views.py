@@ -15,6 +15,7 @@ from infra.broker import Broker, NoSuchStream
 from producer import asking, cancelling, listing, stored
 from producer.feed import Address
 from producer.listing import JobInfo
+from schemas.dispatch import ListJobs, WaitingJob, WaitingJobs
 from schemas.errors import BusUnavailable, PenstockError
 from schemas.openai import JobError, JobView, Usage
 from schemas.result import Result
@@ -41,7 +42,7 @@ async def live(broker: Broker, tenant: str, job: str, pools: list[str]) -> JobIn
     """Where it is, if it has not ended."""
     found = await asyncio.gather(*(_waiting(broker, tenant, job, pool) for pool in pools))
     waiting = next((info for info in found if info is not None), None)
-    if waiting is not None and waiting.state in {"queued", "held"}:
+    if waiting is not None and waiting.state != "ready":
         return waiting
     # The consumer that runs it knows more; and without a dispatcher the queues themselves are read.
     infos = await listed(broker, tenant, [waiting.pool] if waiting else pools, _LOOKED_AT_MAX)
@@ -111,14 +112,23 @@ def view_of_info(info: JobInfo) -> JobView:
 
 
 async def _waiting(broker: Broker, tenant: str, job: str, pool: str) -> JobInfo | None:
-    """As the pool's dispatcher tells it, if there is one."""
+    """As the pool's dispatcher tells it, if there is one; with its place, if it is near."""
     try:
         found = await asking.find(broker, pool, tenant, [job])
+        one = found.get(job) if found else None
+        if one is None or one.state == "ready":
+            return _told(one, pool) if one else None
+        first = await asking.ask(broker, pool, ListJobs(tenant=tenant, limit=_LOOKED_AT_MAX), WaitingJobs)
     except PenstockError:
         return None
-    one = found.get(job) if found else None
-    if one is None:
-        return None
+    placed = [each for each in first.jobs if each.job == job] if first else []
+    if not placed:
+        return _told(one, pool)
+    info = _told(placed[0], pool)
+    return msgspec.structs.replace(info, position=placed[0].position + 1) if info.state == "queued" else info
+
+
+def _told(one: WaitingJob, pool: str) -> JobInfo:
     return JobInfo(
         job=one.job,
         state=one.state,
@@ -128,7 +138,6 @@ async def _waiting(broker: Broker, tenant: str, job: str, pool: str) -> JobInfo 
         batch=one.batch,
         submitted_unix_ms=one.submitted_unix_ms,
         deadline_unix_ms=one.deadline_unix_ms,
-        position=one.position + 1 if one.state == "queued" else 0,
         eta_unix_ms=one.eta_unix_ms,
         latest_unix_ms=one.latest_unix_ms,
         why_held=one.why_held,
