@@ -19,6 +19,9 @@ Send = Callable[[Message], Awaitable[None]]
 # Whoever sends a byte a second must not hold a place for ever.
 _BODY_S = 60.0
 
+# Until then nobody looks whether the caller is still there.
+_WATCHED_AFTER_S = 0.05
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -108,20 +111,27 @@ class Line:
 
     def __init__(self, call: Call) -> None:
         self._call = call
+        self._watch: asyncio.Task[None] | None = None
         self.is_cut = False
 
     async def __aenter__(self) -> Self:
         self._held = asyncio.current_task()
-        self._watch = asyncio.create_task(self._watched())
+        # A task costs more than a timer, and most small requests are answered before anybody could hang up.
+        self._timer = asyncio.get_running_loop().call_later(_WATCHED_AFTER_S, self._begin)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> bool:
-        self._watch.cancel()
+        self._timer.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
         if not self.is_cut:
             return False
         assert self._held is not None
         self._held.uncancel()
         return kind is asyncio.CancelledError
+
+    def _begin(self) -> None:
+        self._watch = asyncio.create_task(self._watched())
 
     async def _watched(self) -> None:
         while (await self._call.receive())["type"] != "http.disconnect":

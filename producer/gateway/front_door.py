@@ -6,7 +6,10 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import NamedTuple
+
+from prometheus_client import Counter, Histogram
 
 from infra import telemetry
 from producer.gateway.asgi import Call, Receive, Scope, Send
@@ -143,9 +146,19 @@ class FrontDoor:
         await call.refuse(refusal)
 
 
+@cache
+def _requests(pattern: str, status: int) -> Counter:
+    return telemetry.GATEWAY_REQUESTS.labels(pattern, str(status))
+
+
+@cache
+def _seconds(pattern: str) -> Histogram:
+    return telemetry.GATEWAY_SECONDS.labels(pattern)
+
+
 def _note(call: Call, pattern: str, seconds: float) -> None:
-    telemetry.GATEWAY_REQUESTS.labels(pattern, str(call.status)).inc()
-    telemetry.GATEWAY_SECONDS.labels(pattern).observe(seconds)
+    _requests(pattern, call.status).inc()
+    _seconds(pattern).observe(seconds)
     if log.isEnabledFor(logging.DEBUG):
         fields = {"request_id": call.id, "tenant": call.tenant, "route": pattern, "status": call.status}
         log.debug("request.finished", extra={**fields, "seconds": round(seconds, 4)})

@@ -210,7 +210,10 @@ class Admission(msgspec.Struct):
         house.usage.changed()
         breaker = house.breaker(self.pool)
         if result is not None:
+            before = breaker.reason
             breaker.report(now, is_fault=result.status_code >= 500, is_probe=self.is_probe)
-            telemetry.GATEWAY_POOL_OPEN.labels(self.pool).set(bool(breaker.reason))
+            if breaker.reason != before:
+                log.warning("breaker.changed", extra={"pool": self.pool, "reason": breaker.reason or "closed again"})
+                telemetry.GATEWAY_POOL_OPEN.labels(self.pool).set(bool(breaker.reason))
         elif self.is_probe:
             breaker.release()
