@@ -68,8 +68,15 @@ class Directory:
         if not presence.is_draining:
             self._last_s[presence.pool] = now_s
 
+    def knows(self, key: str) -> bool:
+        return key in self._seen
+
     def forget(self, key: str) -> None:
         self._seen.pop(key, None)
+
+    def prune(self, now_s: float) -> None:
+        """Forgets consumers that ended without a word."""
+        self._seen = {key: seen for key, seen in self._seen.items() if now_s - seen.at_s < _ALIVE_S}
 
     def note_snapshot(self, snapshot: Snapshot, now_s: float) -> None:
         self._snapshots[snapshot.pool] = (snapshot, now_s)

@@ -46,6 +46,7 @@ class PoolWatch:
                 async with asyncio.timeout(_REREAD_S):
                     await self._wake.wait()
             self._wake.clear()
+            self._directory.prune(asyncio.get_running_loop().time())
             with contextlib.suppress(BusUnavailable):
                 await self._read()
 
@@ -55,13 +56,15 @@ class PoolWatch:
         with contextlib.suppress(BusUnavailable):
             stream, wildcard = subjects.bucket_stream(bucket), subjects.bucket_all(bucket)
             async for message in stored.messages(self._broker, stream, wildcard):
-                self._take(message.subject, message.data)
+                # Whoever is known says anew that it lives; what is stored may be of one that died since.
+                if not self._directory.knows(_key_of(message.subject)):
+                    self._take(message.subject, message.data)
 
     async def _on_presence(self, message: Msg) -> None:
         self._take(message.subject, message.data)
 
     def _take(self, subject: str, payload: bytes) -> None:
-        key = subject.split(".", _BUCKET_PARTS)[-1]
+        key = _key_of(subject)
         if not payload:
             self._directory.forget(key)
             return
@@ -73,3 +76,7 @@ class PoolWatch:
             snapshot = decode_snapshot(message.data)
             if subjects.snapshot(snapshot.pool) == message.subject:
                 self._directory.note_snapshot(snapshot, asyncio.get_running_loop().time())
+
+
+def _key_of(subject: str) -> str:
+    return subject.split(".", _BUCKET_PARTS)[-1]
