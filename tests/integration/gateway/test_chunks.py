@@ -1,4 +1,4 @@
-"""Chunks of an engine's own (tools, logprobs) reach OpenAI's client whole; and what becomes of a pool that only fails."""
+"""Chunks of an engine's own (tools, logprobs) reach OpenAI's client whole; and what a pool that only fails gets."""
 
 from __future__ import annotations
 
