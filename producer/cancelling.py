@@ -5,6 +5,7 @@ Looked for in the order in which it moves, so that it cannot slip past.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -22,6 +23,8 @@ from schemas.unstarted import unstarted
 ANSWER_WITHIN_S = 0.3
 # An abort frees its blocks within one engine step; beyond this the consumer is taken for dead.
 ABORT_WITHIN_S = 10.0
+# In which a dispatcher sees what was just stored.
+SEEN_AFTER_S = 0.2
 
 Wait = Callable[[float], Awaitable[Result | None]]
 
@@ -38,18 +41,19 @@ async def cancel(broker: Broker, address: Address, *, seq: int, queue: str = "",
     result = await stored_result(broker, address)
     if result is not None:
         return result
-    question = Cancel(tenant=address.tenant, jobs=[address.job])
-    told = await asking.ask(broker, address.pool, question, Cancelled, within_s=asking.CANCEL_S)
-    result = await wait(ABORT_WITHIN_S) if told is not None and told.jobs else None
+    told, result = await _taken_out(broker, address, wait)
     if result is None:
         result = await _stopped(broker, address, wait)
     if result is not None:
         return result
-    # A dispatcher that does not know it has none of it, but for the moment in which it was stored.
     found = await _queued(broker, address, seq, queue, is_backlog_searched=told is None)
     if found is None:
         # Not in the queue any more, so it ended a moment ago, or never was.
         result = await stored_result(broker, address)
+        if result is None and told is not None:
+            # Or it was stored a moment ago, and the dispatcher has seen it by now.
+            await asyncio.sleep(SEEN_AFTER_S)
+            _, result = await _taken_out(broker, address, wait)
         if result is not None:
             return result
         raise JobMalformed(
@@ -69,6 +73,13 @@ def cancelled_result(address: Address, payload: bytes) -> Result:
     """Of a job that never started."""
     error = JobCancelled("cancelled before it started")
     return unstarted(address.job, error, payload, pool=address.pool, tenant=address.tenant)
+
+
+async def _taken_out(broker: Broker, address: Address, wait: Wait) -> tuple[Cancelled | None, Result | None]:
+    """By the dispatcher, if it waits there: what it said, if anything, and the result."""
+    question = Cancel(tenant=address.tenant, jobs=[address.job])
+    told = await asking.ask(broker, address.pool, question, Cancelled, within_s=asking.CANCEL_S)
+    return told, await wait(ABORT_WITHIN_S) if told is not None and told.jobs else None
 
 
 async def _stopped(broker: Broker, address: Address, wait: Wait) -> Result | None:

@@ -10,7 +10,7 @@ from typing import Self
 from infra import broker as bus
 from infra import topology
 from infra.broker import Ack, Broker, NoSuchStream
-from producer import asking, cancelling, pouring
+from producer import cancelling, etas, pouring
 from producer.feed import Address, Feed, Listener
 from producer.handle import Handle
 from producer.inbox import Inbox
@@ -25,9 +25,6 @@ from schemas.config import ClientSection, Config
 from schemas.dispatch import Promise, Quote, WaitingJob
 from schemas.errors import BusUnavailable, DuplicateJob, PenstockError, ResultPending, UnknownPool
 from schemas.result import Result
-
-# How long a dispatcher may need to see a job that was just stored.
-_SEEN_AFTER_S = (0.0, 0.05, 0.2, 0.5)
 
 
 class Session:
@@ -183,18 +180,7 @@ class Session:
 
     async def eta(self, job: Handle) -> Promise | None:
         """When the dispatcher expects it to be done; None where there is no dispatcher, or nothing left to do."""
-        pool, tenant, name = job.address
-        for pause_s in _SEEN_AFTER_S:
-            # It may have been stored a moment ago, before the dispatcher has seen it.
-            await asyncio.sleep(pause_s)
-            found = await asking.find(self.broker, pool, tenant, [name])
-            if found is None or job.feed.is_finished:
-                return None
-            if name in found:
-                return promise_of(found[name])
-            if await cancelling.stored_result(self.broker, job.address) is not None:
-                return None
-        return None
+        return await etas.eta(self.broker, job.address, lambda: job.feed.is_finished)
 
     async def promise(self, quote: Quote, pool: str) -> Promise | None:
         """Raises as `Submitting.promise`."""
@@ -216,7 +202,7 @@ class Session:
         # Where a job is that was moved, its number in the backlog says nothing.
         is_waiting = known.state in ("queued", "held")
         ack = Ack(stream=subjects.backlog_stream(address.pool), seq=known.seq) if is_waiting else Ack(stream="", seq=0)
-        return self._handle(one, feed, ack, promise=promise_of(known))
+        return self._handle(one, feed, ack, promise=etas.promise_of(known))
 
     async def _feed_for(self, placed: Placed, listener: Listener | None) -> Feed:
         one = placed.one
@@ -290,10 +276,6 @@ class Session:
 
 def address_of(one: Prepared) -> Address:
     return Address(one.pool, one.tenant, one.job.id)
-
-
-def promise_of(waiting: WaitingJob) -> Promise:
-    return Promise(eta_unix_ms=waiting.eta_unix_ms, latest_unix_ms=waiting.latest_unix_ms, position=waiting.position)
 
 
 def _duplicate(one: Prepared, what_of_it: str) -> DuplicateJob:

@@ -6,6 +6,7 @@ Pure: `load` is given the texts and the mappings; only a `main()` reads files an
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import ipaddress
 import tomllib
@@ -261,7 +262,15 @@ def _put(tree: dict[str, Any], path: list[str], text: str, source: str) -> None:
         if not isinstance(child, dict):
             raise ConfigError(f"{source}: {part} is a value, not a section")
         node = cast("dict[str, Any]", child)
-    node[path[-1]] = text
+    node[path[-1]] = _listed(text)
+
+
+def _listed(text: str) -> Any:
+    """A list or table spelled as JSON; any other text as it is, for its setting's type to judge."""
+    if text.startswith(("[", "{")):
+        with contextlib.suppress(msgspec.DecodeError):
+            return msgspec.json.decode(text)
+    return text
 
 
 def _gather_engine_arguments(tree: dict[str, Any]) -> None:

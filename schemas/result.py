@@ -68,6 +68,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timing: Timing = Timing()
     attempt: int = 0
     consumer: str = ""
+    # The job whose answer this is: an identical one, computed once for both.
+    same_as: str = ""
 
     @property
     def is_completed(self) -> bool:

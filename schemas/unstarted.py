@@ -1,4 +1,4 @@
-"""The result of a job that ended before any engine saw it. Pure."""
+"""The result of a job that no engine saw: it ended before, or an identical one was computed. Pure."""
 
 from __future__ import annotations
 
@@ -26,3 +26,16 @@ def unstarted(job_id: str, error: PenstockError, payload: bytes, *, pool: str, t
         timing = Timing(submitted_unix_ms=job.submitted_unix_ms)
         result = msgspec.structs.replace(result, endpoint=job.endpoint, custom_id=job.custom_id, timing=timing)
     return result
+
+
+def shared(first: Result, job_id: str, payload: bytes, *, tenant: str) -> Result:
+    """`first`'s answer as the result of another job, whose message is `payload`. Its time in the queue is its own."""
+    custom_id, submitted_unix_ms = "", 0
+    with contextlib.suppress(JobMalformed, UnknownEndpoint):
+        job = decode_job(payload)
+        custom_id, submitted_unix_ms = job.custom_id, job.submitted_unix_ms
+    queue_s = max(0, first.timing.started_unix_ms - submitted_unix_ms) / 1000 if submitted_unix_ms else 0.0
+    timing = msgspec.structs.replace(first.timing, submitted_unix_ms=submitted_unix_ms, queue_s=queue_s)
+    return msgspec.structs.replace(
+        first, id=job_id, tenant=tenant, custom_id=custom_id, timing=timing, same_as=first.id
+    )

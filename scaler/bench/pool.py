@@ -36,6 +36,8 @@ class Ended(msgspec.Struct):
     finished_s: float = float("inf")
     eta_s: float = 0.0
     latest_s: float = 0.0
+    # As estimated when it came.
+    tokens: int = 0
 
 
 class Order(Protocol):
@@ -95,6 +97,7 @@ class Ours:
         ended.latest_s = (promise.latest_unix_ms - START_MS) / 1000
         ticket = Ticket(prompt_tokens=arrival.prompt_told, deadline_unix_ms=due)
         self.backlog.add(number + 1, Lane.STANDARD, arrival.tenant, ticket, number + 1, now)
+        ended.tokens = arrival.prompt_told + int(self._estimate(arrival.tenant, Lane.STANDARD, 0))
         return True
 
     def pick(self, jobs: int, now_s: float, capacity: Capacity) -> list[int]:
@@ -126,12 +129,12 @@ class Pool:
         # Finish, number.
         self._running: list[tuple[float, int]] = []
         self.lives = [Ended() for _ in arrivals]
-        self.picked: list[int] = []
+        # In order: a job and whether it was picked, else accepted.
+        self.events: list[tuple[int, bool]] = []
         self._depth = 1
         # Moving means over the last few thousand jobs: seconds a place was busy, and tokens, of one job.
         self._job_s = self._job_prompt = self._job_output = 0.0
         self._finished = 0
-        self._left: set[int] = set()
 
     def run(self) -> None:
         # What the pool does is known before the day begins: yesterday's rates.
@@ -142,6 +145,8 @@ class Pool:
             self._finish_until(arrival.at_s)
             is_accepted = self._order.offer(number, arrival, self._capacity(arrival.at_s), self.lives[number])
             self.lives[number].is_accepted = is_accepted
+            if is_accepted:
+                self.events.append((number, False))
             self._fill(arrival.at_s)
         self._finish_until(float("inf"))
 
@@ -157,7 +162,7 @@ class Pool:
         while True:
             if len(self._ready) * 2 < self._depth or (self._free and not self._ready):
                 picked = self._order.pick(self._depth - len(self._ready), now_s, self._capacity(now_s))
-                self.picked += picked
+                self.events += [(number, True) for number in picked]
                 self._ready += picked
             if not self._free or not self._ready:
                 return

@@ -18,7 +18,7 @@ BATCHERS = {"w3": 3.0, "w2": 2.0, "w1a": 1.0, "w1b": 1.0}
 _LIVE = ("web", "app", "crm")
 # Share of the day's work by its window in hours.
 # How many times as much comes in a burst.
-_BURST = 15.0
+_BURST = 10.0
 _SHARES = {1: 0.35, 8: 0.35, 24: 0.30}
 # What a prompt token really costs, in output tokens; the dispatcher assumes 0.1.
 TRUE_PROMPT_COST = 0.07
@@ -47,7 +47,7 @@ def mean_output(tenant: str) -> float:
 
 def a_day(seed: int, *, jobs: int, load: float) -> tuple[list[Arrival], float]:
     """The arrivals in order, and the pool's rate in output tokens a second at which they are `load` of a day."""
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - a simulation
     bursts = [(rng.uniform(0.5, 22.5) * HOUR_S, rng.uniform(600, 2700)) for _ in range(rng.randint(2, 4))]
     arrivals: list[Arrival] = []
     live = int(jobs * _SHARES[1])

@@ -36,6 +36,8 @@ from schemas.errors import PenstockError
 log = logging.getLogger(__name__)
 
 _LISTED_MOST = 1000
+# Who asks for more at once wants to know whether they are there, not when they will be done.
+_PLACED_MOST = 16
 
 _decoder: msgspec.json.Decoder[AnyQuestion] = msgspec.json.Decoder(AnyQuestion)
 
@@ -100,11 +102,13 @@ class Answers:
     def _found(self, question: FindJobs) -> list[WaitingJob]:
         by_key = {key_of(job): job for job in question.jobs}
         seqs = self._backlog.find(question.tenant, by_key)
+        now, capacity = self._dispatching.now_unix_ms(), self._dispatching.capacity()
         found: list[WaitingJob] = []
         for key, job in by_key.items():
             waiting = self._backlog.waiting(seqs[key]) if key in seqs else None
             if waiting is not None:
-                found.append(_described(job, waiting))
+                place = self._backlog.place(waiting.seq, now, capacity) if len(found) < _PLACED_MOST else None
+                found.append(_placed(job, waiting, place) if place else _described(job, waiting))
             elif (moved := self._in_ready.find(question.tenant, job)) is not None:
                 found.append(WaitingJob(job=job, tenant=moved.tenant, lane=moved.lane.value, state="ready"))
         return found

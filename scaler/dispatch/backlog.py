@@ -19,6 +19,7 @@ from scaler.dispatch.columns import MOVING, NONE, QUEUED
 from scaler.dispatch.demand import NEAR_JOBS, Pressure
 from scaler.dispatch.due import bin_of
 from scaler.dispatch.fair import FairLane
+from scaler.dispatch.forecast import WATCHED
 from scaler.dispatch.index import EstimateOutput, Index
 from scaler.dispatch.neighbours import neighbours
 from scaler.dispatch.outlook import Outlook, Place
@@ -61,7 +62,8 @@ class Backlog:
         self._index = Index(cfg, estimate_output)
         self._pressure = Pressure()
         self._outlook = Outlook(self._index, self._pressure)
-        self._cost = Capacity().cost()
+        # As of the last pick.
+        self._capacity: Capacity | None = None
         # Promises that could not be kept, so far.
         self.given_up = 0
         # Found to be too late when others were picked: given to the next `expire`.
@@ -79,8 +81,12 @@ class Backlog:
     def add(self, seq: int, lane: Lane, tenant: str, ticket: Ticket, job_key: int, stored_unix_ms: int) -> None:
         """Sequence numbers only grow: one that is not above the highest seen is ignored."""
         output = self._index.add(seq, lane, tenant, ticket, job_key, stored_unix_ms)
-        if output >= 0 and ticket.deadline_unix_ms:
+        if output < 0:
+            return
+        if ticket.deadline_unix_ms:
             self._pressure.add(1, ticket.prompt_tokens, output)
+        if not seq % WATCHED and self._capacity is not None:
+            self._outlook.watch(seq, lane, tenant, ticket.deadline_unix_ms, self._capacity)
 
     def pick(self, jobs: int, now_unix_ms: int, capacity: Capacity) -> list[int]:
         """At most so many, in order of service; they are moving now."""
@@ -88,7 +94,8 @@ class Backlog:
         self._turn(now_unix_ms)
         if index.settings.is_pool_paused:
             return []
-        cost = self._cost = capacity.cost()
+        self._capacity = capacity
+        cost = capacity.cost()
         slots: list[int] = []
         while len(slots) < jobs and self._take_turn(index.lanes[Lane.INTERACTIVE], jobs, slots):
             pass
@@ -96,7 +103,7 @@ class Backlog:
         while len(slots) < jobs:
             before = len(slots)
             if self._pressure.is_on(index.demand, now_unix_ms, capacity, picked_s):
-                self._take_urgent(jobs, slots)
+                self._take_urgent(jobs, slots, cost)
                 picked_s += sum(self._seconds(slot, cost) for slot in slots[before:])
                 if len(slots) == jobs:
                     break
@@ -109,8 +116,11 @@ class Backlog:
             work_s = sum(self._seconds(slot, cost) for slot in slots[before:])
             picked_s += work_s
             self._pressure.use(work_s)
-        seq = index.columns.seq
-        return [seq[slot] for slot in slots]
+        seqs = [index.columns.seq[slot] for slot in slots]
+        for seq in seqs:
+            if not seq % WATCHED:
+                self._outlook.bias.ended(seq, now_unix_ms, is_started=True)
+        return seqs
 
     def moved(self, seqs: Iterable[int]) -> None:
         """They are elsewhere, or ended: forgotten here. Unknown ones are ignored; a waiting one is forgotten too."""
@@ -119,6 +129,8 @@ class Backlog:
             slot = index.columns.slot_of(seq)
             if slot != NONE:
                 index.forget(slot)
+                if not seq % WATCHED:
+                    self._outlook.bias.ended(seq, 0, is_started=False)
         index.squeeze()
 
     def put_back(self, seqs: Iterable[int]) -> None:
@@ -199,6 +211,14 @@ class Backlog:
         self._turn(now_unix_ms)
         return self._outlook.first(tenant, limit, now_unix_ms, capacity)
 
+    def place(self, seq: int, now_unix_ms: int, capacity: Capacity) -> Place | None:
+        """One waiting job's; None for one that does not wait."""
+        self._turn(now_unix_ms)
+        slot = self._index.columns.slot_of(seq)
+        if slot == NONE or self._index.columns.state[slot] < QUEUED:
+            return None
+        return self._outlook.of(slot, now_unix_ms, capacity)
+
     def amounts(self, now_unix_ms: int) -> Amounts:
         self._turn(now_unix_ms)
         return amounts_of(self._index, now_unix_ms)
@@ -226,11 +246,11 @@ class Backlog:
         slots += turn
         return True
 
-    def _take_urgent(self, jobs: int, slots: list[int]) -> None:
+    def _take_urgent(self, jobs: int, slots: list[int], cost: Cost) -> None:
         """The earliest deadlines, as far as they are under pressure. Tenants pay for it later, in turns."""
         index, columns = self._index, self._index.columns
         if self._pressure.excess_s > 0:
-            self._give_up()
+            self._give_up(cost)
         while len(slots) < jobs:
             slot = index.due.first()
             if slot == NONE or not self._pressure.is_urgent(columns.deadline[slot]):
@@ -239,11 +259,11 @@ class Backlog:
             flow.tag += (columns.prompt[slot] + columns.output[slot]) / flow.weight
             slots.append(slot)
 
-    def _give_up(self) -> None:
+    def _give_up(self, cost: Cost) -> None:
         """More was promised than can be kept. Earliest deadline first would make all of them late by a little; so the
         largest are given up, which are the fewest (Moore, Hodgson 1968).
         """
-        index, pressure, cost = self._index, self._pressure, self._cost
+        index, pressure = self._index, self._pressure
         near = itertools.takewhile(
             lambda slot: bin_of(index.columns.deadline[slot]) <= pressure.excess_bin, index.due.walk()
         )

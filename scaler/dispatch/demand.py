@@ -27,7 +27,7 @@ from scaler.dispatch.columns import Numbers
 from scaler.dispatch.due import BIN_BITS, bin_of
 
 # Fair turns end while this share of the time to a deadline, and this many seconds, are still to spare.
-MARGIN_SHARE = 0.1
+MARGIN_SHARE = 0.3
 MARGIN_S = 30.0
 # A job's actual cost differs from its estimate by about as much as it is: that of n jobs by a share of 1/sqrt(n). So
 # much is promised beyond what can be done, because to refuse what could have been kept is the worse mistake.
@@ -35,7 +35,7 @@ DOUBT = 1.0
 # Of promises that turn out to be too many, some are given up that are due within this time and among so many jobs.
 NEAR_S = 600.0
 NEAR_JOBS = 2000
-GUARD = 2.0
+GUARD = 3.0
 # How often, under pressure, it is asked whether there still is any.
 _LOOK_MS = 200
 
@@ -83,16 +83,17 @@ class Demand:
     def curve(self, now_unix_ms: int, cost: Cost) -> Curve:
         """The demand from now on; what is past its deadline is no demand any more."""
         bins, jobs, prompt, output = self.rows()
-        if bins.size > 64 and np.count_nonzero(jobs) < bins.size // 2:
-            some = jobs != 0
+        some = jobs > 0
+        if bins.size > 64 and np.count_nonzero(some) < bins.size // 2:
             self._set(bins[some], jobs[some], prompt[some], output[some])
-            return self.curve(now_unix_ms, cost)
-        coming = int(np.searchsorted(bins, bin_of(now_unix_ms)))
-        units = cost.prompt * prompt[coming:] + cost.output * output[coming:] + cost.job * jobs[coming:]
+        # An emptied bin asks for nothing, however soon it ends.
+        some &= bins >= bin_of(now_unix_ms)
+        bins, jobs, prompt, output = bins[some], jobs[some], prompt[some], output[some]
+        units = cost.prompt * prompt + cost.output * output + cost.job * jobs
         work_s = np.cumsum(units) / cost.per_s if cost.per_s else np.zeros(units.size)
-        # A bin's end: its jobs are due at most four seconds before, and nothing is refused for these.
-        time_s = (((bins[coming:] + 1) << BIN_BITS) - now_unix_ms) / 1000
-        return Curve(bins[coming:], time_s, work_s, np.cumsum(jobs[coming:]))
+        # A bin's end: its jobs are due at most eight seconds before, and nothing is refused for these.
+        time_s = (((bins + 1) << BIN_BITS) - now_unix_ms) / 1000
+        return Curve(bins, time_s, work_s, np.cumsum(jobs))
 
     def _set(self, bins: Numbers, jobs: Numbers, prompt: Numbers, output: Numbers) -> None:
         self._bins = array("q", bins.astype(np.int64).tobytes())
@@ -145,7 +146,7 @@ class Curve:
 class Pressure:
     """Whether deadlines must go first now. Looks at the curve only when what was spare may have been used up."""
 
-    __slots__ = ("_cost", "_looked_unix_ms", "_spare_s", "_used_s", "excess_bin", "excess_s", "last_bin")
+    __slots__ = ("_cost", "_looked_unix_ms", "_spare_s", "_used_s", "excess_bin", "excess_s", "last_bin", "urgent_s")
 
     def __init__(self) -> None:
         self._looked_unix_ms = 0
@@ -154,6 +155,8 @@ class Pressure:
         self._cost = Capacity().cost()
         # Jobs due up to this bin go first.
         self.last_bin = -1
+        # Seconds of work of these, and of all before them.
+        self.urgent_s = 0.0
         # Seconds of work due up to the other bin that cannot be done in time.
         self.excess_s = 0.0
         self.excess_bin = -1
@@ -186,13 +189,14 @@ class Pressure:
     def look(self, demand: Demand, now_unix_ms: int, capacity: Capacity, picked_s: float) -> None:
         self._cost = capacity.cost()
         curve = demand.curve(now_unix_ms, self._cost)
-        ahead_s = capacity.ahead_s + picked_s + capacity.service_s + MARGIN_S
+        ahead_s = capacity.ahead_s + picked_s + 2 * GUARD * capacity.service_s + MARGIN_S
         spare = curve.time_s * (1 - MARGIN_SHARE) - curve.work_s - ahead_s
         self._looked_unix_ms, self._used_s = now_unix_ms, 0.0
         # Rates change, so it looks again after five seconds at the latest; what is added meanwhile is deducted.
         self._spare_s = min(float(spare.min(initial=5.0)), 5.0)
         tight = np.flatnonzero(spare <= 0)
         self.last_bin = int(curve.bins[tight[-1]]) if tight.size else -1
+        self.urgent_s = float(curve.work_s[tight[-1]]) + capacity.ahead_s + picked_s if tight.size else 0.0
         self.excess_s = 0.0
         if tight.size:
             self._find_excess(curve, capacity, picked_s)
@@ -201,6 +205,7 @@ class Pressure:
         near = (curve.time_s <= NEAR_S) & (curve.jobs <= NEAR_JOBS)
         # The last of them to start must have the time that jobs take, long ones too.
         late_s = (curve.work_s - curve.time_s)[near] + capacity.ahead_s + picked_s + GUARD * capacity.service_s
+        late_s = np.minimum(late_s, curve.work_s[near])
         if late_s.size and late_s.max() > 0:
             at = int(np.argmax(late_s))
             self.excess_s, self.excess_bin = float(late_s[at]), int(curve.bins[at])

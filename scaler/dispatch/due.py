@@ -1,6 +1,6 @@
 """The queued jobs by deadline, so that the most urgent is found at once. No I/O.
 
-A bin is four seconds of deadlines; within one, first come first served. The lists are threaded through the columns.
+A bin is eight seconds of deadlines; within one, first come first served. The lists are threaded through the columns.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 
 from scaler.dispatch.columns import NONE, Columns, Numbers, chained
 
-# 4096 ms: a day of deadlines is 21,000 bins, and a bin less than the time a job takes.
-BIN_BITS = 12
+# 8192 ms: a day of deadlines is 10,500 bins, and a bin is less than the time a job takes.
+BIN_BITS = 13
 
 
 def bin_of(deadline_unix_ms: int) -> int:

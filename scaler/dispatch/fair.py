@@ -25,6 +25,7 @@ class Flow:
         "head",
         "held_jobs",
         "is_listed",
+        "is_new",
         "is_paused",
         "jobs",
         "lane",
@@ -50,6 +51,8 @@ class Flow:
         self.tag = 0.0
         # Whether the lane's heap has an entry of it.
         self.is_listed = False
+        # Whether it has had no turn since it came.
+        self.is_new = True
         # How far it is worth looking for neighbours (see `neighbours`).
         self.reach = 8
 
@@ -69,7 +72,7 @@ class FairLane:
         """It has a job now. Cheap where it is listed already."""
         if flow.is_listed:
             return
-        flow.is_listed = True
+        flow.is_listed = flow.is_new = True
         flow.tag = max(flow.tag, self.tag)
         self._entries += 1
         # Minus: of those with the same tag the newcomer is first.
@@ -94,6 +97,7 @@ class FairLane:
         """Its turn was used."""
         self.tag = max(self.tag, flow.tag)
         flow.tag += tokens / flow.weight
+        flow.is_new = False
 
     def clear(self) -> None:
         for _, _, flow in self._heap:

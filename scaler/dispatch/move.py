@@ -19,10 +19,10 @@ from infra.messages import StoredMessage
 from scaler.dispatch.waiting_message import lane_and_tenant
 from schemas import subjects
 from schemas.errors import BusUnavailable, JobMalformed, PenstockError
-from schemas.frames import Finished, encode_frame
-from schemas.result import encode_result
+from schemas.frames import Event, Finished, encode_frame
+from schemas.result import Result, encode_result
 from schemas.subjects import Lane
-from schemas.unstarted import unstarted
+from schemas.unstarted import shared, unstarted
 
 log = logging.getLogger(__name__)
 
@@ -86,12 +86,34 @@ class Mover:
         Raises:
             BusUnavailable: some may be left; they may be ended again.
         """
+
+        def result(message: StoredMessage, job: str, tenant: str) -> Result:
+            return unstarted(job, error, message.data, pool=self._pool, tenant=tenant)
+
+        return await self._store_and_delete(seqs, result)
+
+    async def share(self, seqs: Sequence[int], first: Result) -> int:
+        """As `end`, with the answer of an identical job. Raises as it does."""
+
+        def result(message: StoredMessage, job: str, tenant: str) -> Result:
+            return shared(first, job, message.data, tenant=tenant)
+
+        return await self._store_and_delete(seqs, result)
+
+    async def _store_and_delete(
+        self, seqs: Sequence[int], result_of: Callable[[StoredMessage, str, str], Result]
+    ) -> int:
         found = await get_many(self._broker, self._stream, seqs)
         results: list[Outgoing] = []
-        frames: dict[str, list[Finished]] = {}
+        frames: dict[str, list[Event]] = {}
         for message in found.values():
             with contextlib.suppress(JobMalformed):
-                results.append(self._result(message, error, frames))
+                _, tenant = lane_and_tenant(message.subject.encode())
+                job = _job_of(message)
+                result = result_of(message, job, tenant)
+                results.append(_outgoing(result))
+                if reply_to := _reply_to(message.data):
+                    frames.setdefault(reply_to, []).append(Finished(job=job, seq=0, result=result))
         ended = 0
         for ack in await self._broker.store_batch(results):
             if isinstance(ack, PenstockError) and not isinstance(ack, AlreadyStored):
@@ -100,25 +122,19 @@ class Mover:
         # Whoever waits hears of it now; who does not, finds the stored result.
         for reply_to, events in frames.items():
             with contextlib.suppress(NatsError):
-                await self._broker.nc.publish(reply_to, encode_frame(list(events)))
+                await self._broker.nc.publish(reply_to, encode_frame(events))
         await delete_many(self._broker, self._stream, seqs)
         return ended
 
-    def _result(self, message: StoredMessage, error: PenstockError, frames: dict[str, list[Finished]]) -> Outgoing:
-        _, tenant = lane_and_tenant(message.subject.encode())
-        job = _job_of(message)
-        result = unstarted(job, error, message.data, pool=self._pool, tenant=tenant)
-        reply_to = _reply_to(message.data)
-        if reply_to:
-            frames.setdefault(reply_to, []).append(Finished(job=job, seq=0, result=result))
-        headers = {
-            subjects.HEADER_JOB: job,
-            subjects.HEADER_STATUS: result.status.value,
-            "Nats-Expected-Last-Subject-Sequence": "0",
-        }
-        return Outgoing(
-            subject=subjects.result(self._pool, tenant, job), payload=encode_result(result), headers=headers
-        )
+
+def _outgoing(result: Result) -> Outgoing:
+    headers = {
+        subjects.HEADER_JOB: result.id,
+        subjects.HEADER_STATUS: result.status.value,
+        "Nats-Expected-Last-Subject-Sequence": "0",
+    }
+    subject = subjects.result(result.pool, result.tenant, result.id)
+    return Outgoing(subject=subject, payload=encode_result(result), headers=headers)
 
 
 def _job_of(message: StoredMessage) -> str:

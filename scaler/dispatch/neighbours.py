@@ -8,6 +8,7 @@ from scaler.dispatch.fair import Flow
 # A job may be overtaken by this many of the same tenant at a time, and a turn may serve so many: enough to pay for one
 # cold prefix (7 of 8 hit), few enough that shares between tenants stay even over a thousand jobs.
 GROUP_MAX = 8
+GROUP_TOKENS_MAX = 8192
 _REACH_MIN, _REACH_MAX = 8, 256
 
 
@@ -19,8 +20,10 @@ def neighbours(columns: Columns, flow: Flow, jobs: int) -> list[int]:
     """
     prefix = columns.prefix[flow.head]
     wanted = min(jobs, GROUP_MAX) - 1
-    if not prefix or wanted <= 0:
+    # Who comes new is served before others for one job, not for a group.
+    if not prefix or wanted <= 0 or flow.is_new:
         return []
+    tokens = columns.prompt[flow.head] + columns.output[flow.head]
     found: list[int] = []
     slot, prefixes, after = flow.head, columns.prefix, columns.after
     for _ in range(flow.reach):
@@ -28,6 +31,9 @@ def neighbours(columns: Columns, flow: Flow, jobs: int) -> list[int]:
         if slot == NONE:
             return found
         if prefixes[slot] == prefix:
+            tokens += columns.prompt[slot] + columns.output[slot]
+            if tokens > GROUP_TOKENS_MAX:
+                return found
             found.append(slot)
             if len(found) == wanted:
                 return found

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import msgspec
+import numpy as np
 
 from scaler.dispatch.capacity import Capacity, Cost
 from scaler.dispatch.columns import NONE, PARKED, QUEUED, UNTIL
 from scaler.dispatch.demand import Pressure
 from scaler.dispatch.fair import Flow
-from scaler.dispatch.forecast import CONFIDENCE, LaneView, Misses
+from scaler.dispatch.forecast import CONFIDENCE, Bias, LaneView, Misses
 from scaler.dispatch.index import LANES_IN_ORDER, Index
 from schemas.dispatch import Promise, Quote
 from schemas.subjects import Lane
@@ -38,6 +39,7 @@ class Outlook:
         self._index = index
         self._pressure = pressure
         self.misses = Misses()
+        self.bias = Bias()
         self._views: dict[Lane, tuple[int, Cost, LaneView]] = {}
 
     def quote(self, quote: Quote, now_unix_ms: int, capacity: Capacity) -> Promise:
@@ -61,8 +63,7 @@ class Outlook:
             if is_late or (cost.per_s and not curve.fits(work_s, quote.deadline_unix_ms, due_s, capacity.ahead_s)):
                 soonest_s = max(curve.earliest_s(work_s, capacity.ahead_s), start_s + work_s) + capacity.service_s
                 return _refusal(quote, now_unix_ms, soonest_s)
-            due_work_s = curve.work_due_s(quote.deadline_unix_ms) + capacity.ahead_s + capacity.service_s
-            urgent_s = max(due_work_s + work_s, due_s)
+            urgent_s = curve.work_due_s(quote.deadline_unix_ms) + capacity.ahead_s + work_s
             if quote.is_firm and cost.per_s:
                 amounts = (quote.jobs, quote.prompt_tokens, output)
                 index.reservations.keep(quote.lane, quote.tenant, quote.deadline_unix_ms, amounts, now_unix_ms)
@@ -72,8 +73,13 @@ class Outlook:
             return Promise(reason=why)
         if not cost.per_s:
             return Promise()
-        fair_s, position = self._fair(quote.lane, quote.tenant, work_s, now_unix_ms, capacity)
-        wait_s = max(min(fair_s, urgent_s), start_s + work_s + capacity.service_s)
+        in_line_s, position = self._in_line(
+            quote.lane, quote.tenant, work_s, quote.deadline_unix_ms, urgent_s, now_unix_ms, capacity
+        )
+        wait_s = max(self.bias.likely_s(in_line_s), start_s + work_s)
+        if quote.deadline_unix_ms:
+            wait_s = min(wait_s, max(urgent_s, due_s - capacity.service_s))
+        wait_s += capacity.service_s
         latest = self._latest(now_unix_ms, wait_s)
         if quote.deadline_unix_ms:
             # It is accepted, and promises are broken much more seldom than one in twenty.
@@ -85,6 +91,37 @@ class Outlook:
             position=position,
         )
 
+    def watch(self, seq: int, lane: Lane, tenant: str, deadline_unix_ms: int, capacity: Capacity) -> None:
+        """A job that has just been added: forecasts are compared with what becomes of it."""
+        now_unix_ms, cost = self._index.now_unix_ms, capacity.cost()
+        if not cost.per_s or self._paused(tenant):
+            return
+        urgent_s = capacity.ahead_s
+        if deadline_unix_ms:
+            urgent_s += self._index.demand.curve(now_unix_ms, cost).work_due_s(deadline_unix_ms)
+        wait_s, _ = self._in_line(lane, tenant, 0.0, deadline_unix_ms, urgent_s, now_unix_ms, capacity)
+        self.bias.forecast(seq, wait_s, now_unix_ms)
+
+    def _in_line(
+        self,
+        lane: Lane,
+        tenant: str,
+        work_s: float,
+        deadline_unix_ms: int,
+        urgent_s: float,
+        now_unix_ms: int,
+        capacity: Capacity,
+    ) -> tuple[float, int]:
+        """Until so much more work of the tenant is done if nothing else came; and jobs before it."""
+        fair_s, position = self._fair(lane, tenant, work_s, now_unix_ms, capacity)
+        pressure = self._pressure
+        if not pressure.is_on(self._index.demand, now_unix_ms, capacity, 0.0):
+            return fair_s, position
+        # What is urgent goes by deadline, and before all else.
+        if deadline_unix_ms and pressure.is_urgent(deadline_unix_ms):
+            return urgent_s, position
+        return max(fair_s, pressure.urgent_s), position
+
     def first(self, tenant: str, limit: int, now_unix_ms: int, capacity: Capacity) -> list[Place]:
         """The order as it would be if nothing else came; `*` is every tenant. Held ones last."""
         self._views.clear()
@@ -93,15 +130,29 @@ class Outlook:
             places = self._first_of_tenant(tenant, limit, now_unix_ms, capacity)
         return places + self._first_held(tenant, limit - len(places))
 
+    def of(self, slot: int, now_unix_ms: int, capacity: Capacity) -> Place:
+        """One waiting job's; counts its tenant's jobs before it, some milliseconds for a million."""
+        columns, cost = self._index.columns, capacity.cost()
+        flow = self._index.flows[columns.flow[slot]]
+        before = (columns.view("flow") == flow.number) & (columns.view("state") == QUEUED)
+        before &= columns.view("seq") <= columns.seq[slot]
+        jobs = int(np.count_nonzero(before))
+        prompt, output = (int(columns.view(name)[before].sum()) for name in ("prompt", "output"))
+        in_line_s, ahead = self._wait(flow.lane, flow, cost.seconds(jobs, prompt, output), now_unix_ms, capacity)
+        position = ahead + max(0, jobs - 1)
+        return self._place(slot, position, in_line_s if cost.per_s else 0.0, now_unix_ms, capacity.service_s)
+
     def _first_of_all(self, limit: int, now_unix_ms: int, capacity: Capacity) -> list[Place]:
         columns, cost = self._index.columns, capacity.cost()
         places: list[Place] = []
-        wait_s = capacity.ahead_s + capacity.service_s
+        wait_s = capacity.ahead_s
         for slot in self._order(now_unix_ms, capacity):
             if len(places) >= limit:
                 break
             wait_s += cost.seconds(1, columns.prompt[slot], columns.output[slot])
-            places.append(self._place(slot, len(places), wait_s if cost.per_s else 0.0, now_unix_ms))
+            places.append(
+                self._place(slot, len(places), wait_s if cost.per_s else 0.0, now_unix_ms, capacity.service_s)
+            )
         return places
 
     def _first_of_tenant(self, tenant: str, limit: int, now_unix_ms: int, capacity: Capacity) -> list[Place]:
@@ -115,7 +166,9 @@ class Outlook:
             while slot != NONE and len(places) < limit:
                 own_s += cost.seconds(1, columns.prompt[slot], columns.output[slot])
                 wait_s, ahead = self._wait(lane, flow, own_s, now_unix_ms, capacity)
-                places.append(self._place(slot, ahead + jobs, wait_s if cost.per_s else 0.0, now_unix_ms))
+                places.append(
+                    self._place(slot, ahead + jobs, wait_s if cost.per_s else 0.0, now_unix_ms, capacity.service_s)
+                )
                 slot, jobs = columns.after[slot], jobs + 1
         return places
 
@@ -144,12 +197,13 @@ class Outlook:
             return "the pool is paused"
         return f"tenant {tenant} is paused" if tenant in settings.paused_tenants else ""
 
-    def _place(self, slot: int, position: int, wait_s: float, now_unix_ms: int) -> Place:
+    def _place(self, slot: int, position: int, in_line_s: float, now_unix_ms: int, service_s: float) -> Place:
         seq, why = self._index.columns.seq[slot], self.why_held(slot)
         if why:
             return Place(seq, 0, 0, 0, "held", why)
-        if not wait_s:
+        if not in_line_s:
             return Place(seq, position, 0, 0, "queued", "")
+        wait_s = self.bias.likely_s(in_line_s) + service_s
         eta = now_unix_ms + round(wait_s * 1000)
         return Place(seq, position, eta, self._latest(now_unix_ms, wait_s), "queued", "")
 
@@ -157,7 +211,7 @@ class Outlook:
         return now_unix_ms + round(wait_s * 1000 * self.misses.high(wait_s))
 
     def _fair(self, lane: Lane, tenant: str, work_s: float, now_unix_ms: int, capacity: Capacity) -> tuple[float, int]:
-        """Wait of work to come, behind what the tenant has in line already; and jobs before it."""
+        """Wait in line of work to come, behind what the tenant has in line already; and jobs before it."""
         flow, cost = self._index.flow_of(lane, tenant), capacity.cost()
         if flow is None:
             return self._wait(lane, None, work_s, now_unix_ms, capacity, self._index.weight_of(tenant))
@@ -168,14 +222,14 @@ class Outlook:
     def _wait(
         self, lane: Lane, flow: Flow | None, own_s: float, now_unix_ms: int, capacity: Capacity, weight: float = 1.0
     ) -> tuple[float, int]:
-        """Until a tenant has had `own_s` of work; and other tenants' jobs before that."""
+        """In line, until a tenant has had `own_s` of work; and other tenants' jobs before that."""
         cost = capacity.cost()
         queued_s = cost.seconds(flow.jobs, flow.prompt, flow.output) if flow and not flow.is_paused else 0.0
         view = self._view(lane, now_unix_ms, cost)
         others_s = view.ahead_s(own_s, flow.weight if flow else weight, queued_s)
         jobs = round(others_s / view.work_s * view.jobs) if view.work_s else 0
         higher = [self._view(one, now_unix_ms, cost) for one in LANES_IN_ORDER[: LANES_IN_ORDER.index(lane)]]
-        wait_s = sum(one.work_s for one in higher) + others_s + own_s + capacity.ahead_s + capacity.service_s
+        wait_s = sum(one.work_s for one in higher) + others_s + own_s + capacity.ahead_s
         return wait_s, jobs + sum(one.jobs for one in higher)
 
     def _view(self, lane: Lane, now_unix_ms: int, cost: Cost) -> LaneView:

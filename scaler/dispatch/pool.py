@@ -21,36 +21,33 @@ from infra.leader import Leader
 from scaler.dispatch.answers import Answers
 from scaler.dispatch.backlog import Backlog
 from scaler.dispatch.capacity import Capacity
+from scaler.dispatch.coalesce import Coalescer
 from scaler.dispatch.depth import depth_wanted
+from scaler.dispatch.ending import Ending
 from scaler.dispatch.etas import Etas
 from scaler.dispatch.follow import Follower
 from scaler.dispatch.in_ready import InReady
 from scaler.dispatch.keys import key_of
 from scaler.dispatch.move import Moved, Mover
-from scaler.dispatch.orders import Order, Orders
 from scaler.dispatch.pool_view import PoolView
 from scaler.dispatch.rates import Done, Rates
+from scaler.dispatch.ready_watch import ReadyWatch
 from scaler.dispatch.settings import DispatchSettings, changed
 from scaler.dispatch.waiting_message import job_and_ticket, lane_and_tenant
 from schemas import subjects
 from schemas.config import BrokerSection, DispatcherSection
 from schemas.dispatch import Amount, Cancel, Change, Snapshot
-from schemas.errors import BusUnavailable, DeadlinePassed, JobCancelled, JobMalformed, PenstockError
+from schemas.errors import BusUnavailable, JobMalformed
 
 log = logging.getLogger(__name__)
 
 _MOVE_MOST = 500
 _MOVES_AT_ONCE = 4
-_END_MOST = 500
 # Rounds are at least so far apart, that one move carries several jobs, and at most so far.
 _ROUND_S = 0.005
 _IDLE_ROUND_S = 0.1
-_LOOK_S = 0.5
 _SNAPSHOT_S = 1.0
 _RETRY_S = 0.5
-# A job whose end was not heard for so long is looked up.
-_UNHEARD_S = 60.0
-_LOOKED_UP_MOST = 200
 _SEQS_A_MESSAGE = 10_000
 
 
@@ -81,8 +78,18 @@ class PoolDispatcher:
         self._etas = Etas()
         self._in_ready = InReady()
         self._mover = Mover(broker, pool)
-        self._orders = Orders(broker, pool)
+        # Picked, and not yet elsewhere.
+        self._moving: set[int] = set()
+        self._coalescer = Coalescer(cfg.coalesce)
+        self._ending = Ending(broker, pool, self._backlog, self._coalescer, moving=self._moving, gone=self._gone)
         self._follower = Follower(broker, pool, on_message=self._on_message)
+        self._watch = ReadyWatch(
+            broker,
+            pool,
+            self._in_ready,
+            interactive_max=cfg.interactive_in_ready_max,
+            on_ended=self._answer_those_behind,
+        )
         self._view = PoolView(broker, pool, on_done=self._on_done, on_news=self._wake)
         self._answers = Answers(broker, pool, self._backlog, self._in_ready, self)
         self._leader = Leader(
@@ -92,13 +99,9 @@ class PoolDispatcher:
             name=f"{name}-{new_id()}",
             lease_s=cfg.lease_s,
         )
-        # Picked, and not yet elsewhere.
-        self._moving: set[int] = set()
         self._work: set[asyncio.Task[None]] = set()
         self._moves: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
-        self._over_quota: list[str] = []
-        self._ended = {"expired": 0, "cancelled": 0}
 
     @property
     def is_leading(self) -> bool:
@@ -113,7 +116,7 @@ class PoolDispatcher:
 
     async def run(self) -> None:
         await topology.provision_backlog(self._broker, self._broker_cfg, self.pool)
-        await self._broker.subscribe(subjects.moved(self.pool), self._on_moved)
+        hearing = await self._broker.subscribe(subjects.moved(self.pool), self._on_moved)
         await self._view.start()
         following = asyncio.create_task(self._follower.run(), name=f"follow-{self.pool}")
         leading = asyncio.create_task(self._campaign(), name=f"lead-{self.pool}")
@@ -127,6 +130,8 @@ class PoolDispatcher:
                 task.cancel()
             await asyncio.gather(leading, following, return_exceptions=True)
             await self._view.stop()
+            if not self._broker.nc.is_closed:
+                await hearing.unsubscribe()
 
     async def _campaign(self) -> None:
         # Whoever stands by and has read everything should lead meanwhile.
@@ -140,8 +145,8 @@ class PoolDispatcher:
         questions = None
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._resume_orders())
-                group.create_task(self._look())
+                group.create_task(self._ending.resume())
+                group.create_task(self._watch.run())
                 group.create_task(self._publish_snapshots())
                 group.create_task(self._dispatch())
                 questions = await self._broker.subscribe(subjects.control_dispatch(self.pool), self._on_question)
@@ -163,8 +168,8 @@ class PoolDispatcher:
             except msgspec.DecodeError as error:
                 log.warning("settings.unreadable", extra={"pool": self.pool, "error": str(error)})
         self._backlog.change(self._settings)
-        self._backlog.put_back(sorted(self._moving))
-        self._moving.clear()
+        self._coalescer.clear()
+        self._ending.give_back(sorted(self._moving))
 
     # -- what is heard -----------------------------------------------------------------------------------------------
 
@@ -192,6 +197,7 @@ class PoolDispatcher:
             moved, service_s = ended
             self._rates.finished(tenant, moved.lane, done, now_s)
             self._rates.served(service_s)
+        self._answer_those_behind(tenant, job)
         self._wake()
 
     async def _on_moved(self, msg: Msg) -> None:
@@ -213,15 +219,17 @@ class PoolDispatcher:
             self._changed.clear()
             if len(self._backlog) or self._in_ready.count:
                 self._rates.at_work(loop.time())
-            self._expire()
+            if late := self._ending.late(self._unix_ms()):
+                self._spawn(self._ending.expire(late), self._work)
             room = depth_wanted(self._view.consumers(), self.capacity().jobs_per_s, self._cfg.ready_ahead_s)
             room -= self._in_ready.count
             while room > 0 and len(self._moves) < _MOVES_AT_ONCE and len(self._backlog):
                 seqs = self._backlog.pick(min(room, _MOVE_MOST), self._unix_ms(), self.capacity())
                 if not seqs:
                     break
-                room -= len(seqs)
                 self._moving.update(seqs)
+                seqs = [seq for seq in seqs if not self._stays_behind(seq)]
+                room -= len(seqs)
                 self._spawn(self._move(seqs), self._moves)
             await asyncio.sleep(_ROUND_S)
             with contextlib.suppress(TimeoutError):
@@ -234,6 +242,8 @@ class PoolDispatcher:
         def announce(moved: list[Moved]) -> None:
             announced.extend(moved)
             self._in_ready.came(moved, asyncio.get_running_loop().time())
+            for one in moved:
+                self._coalescer.came(one.seq, one.tenant, one.job)
 
         self._in_ready.expects(len(seqs))
         try:
@@ -243,10 +253,13 @@ class PoolDispatcher:
                 self._in_ready.forget(one)
             log.warning("backlog.unmoved", extra={"jobs": len(seqs), "error": error.message, "retry_in_s": _RETRY_S})
             await asyncio.sleep(_RETRY_S)
-            self._backlog.put_back(seqs)
+            self._ending.give_back([*seqs, *(one for seq in seqs for one in self._coalescer.gave_up(seq))])
         else:
             self._in_ready.arrived(len(moved))
             telemetry.MOVED.labels(pool=self.pool).inc(len(moved))
+            # Somebody took the others out of BACKLOG before; who waited for them waits no longer.
+            for seq in set(seqs).difference(one.seq for one in moved):
+                self._ending.give_back(self._coalescer.gave_up(seq))
             await self._gone(seqs)
         finally:
             self._in_ready.expects(-len(seqs))
@@ -254,29 +267,13 @@ class PoolDispatcher:
         self._moving.difference_update(seqs)
         self._wake()
 
-    def _expire(self) -> None:
-        late = self._backlog.expire(self._unix_ms())
-        if late:
-            error = DeadlinePassed("the deadline passed while the job was queued", param="deadline_unix_ms")
-            self._spawn(self._end_all(late, error), self._work)
+    def _stays_behind(self, seq: int) -> bool:
+        waiting = self._backlog.waiting(seq)
+        return waiting is not None and self._coalescer.stays_behind(waiting)
 
-    async def _end_all(self, seqs: list[int], error: PenstockError) -> None:
-        """Until all of them have a result and are out of BACKLOG."""
-        verdict = "expired" if isinstance(error, DeadlinePassed) else "cancelled"
-        self._moving.update(seqs)
-        for start in range(0, len(seqs), _END_MOST):
-            chunk = seqs[start : start + _END_MOST]
-            while True:
-                try:
-                    ended = await self._mover.end(chunk, error)
-                    break
-                except BusUnavailable as trouble:
-                    log.warning("backlog.unended", extra={"jobs": len(chunk), "error": trouble.message})
-                    await asyncio.sleep(_RETRY_S)
-            self._ended[verdict] += ended
-            telemetry.ENDED_WAITING.labels(pool=self.pool, verdict=verdict).inc(ended)
-            self._moving.difference_update(chunk)
-            await self._gone(chunk)
+    def _answer_those_behind(self, tenant: str, job: str) -> None:
+        if self.is_leading and (behind := self._coalescer.ended(tenant, job)):
+            self._spawn(self._ending.share(tenant, job, behind), self._work)
 
     async def _gone(self, seqs: list[int]) -> None:
         self._backlog.moved(seqs)
@@ -311,63 +308,14 @@ class PoolDispatcher:
         Raises:
             BusUnavailable: the order is not on disk for certain.
         """
-        order = Order(
-            tenant=cancel.tenant, last_seq=self._follower.last_seq, jobs=list(cancel.jobs), batch=cancel.batch
-        )
         order_id = self._new_id()
-        await self._orders.keep(order_id, order)
-        seqs = self._take(order)
+        seqs = await self._ending.order(cancel, order_id, self._follower.last_seq)
         if self._moves:
             await asyncio.wait(set(self._moves))
-        self._spawn(self._carry_out(order_id, seqs), self._work)
+        self._spawn(self._ending.carry_out(order_id, seqs), self._work)
         return len(seqs)
 
-    def _take(self, order: Order) -> list[int]:
-        if order.jobs:
-            seqs = self._backlog.cancel_jobs(order.tenant, {key_of(job) for job in order.jobs})
-        elif order.batch:
-            seqs = self._backlog.cancel_batch(order.tenant, order.batch)
-        else:
-            seqs = self._backlog.cancel_tenant(order.tenant)
-        # What came after the order is none of its business.
-        later = [seq for seq in seqs if seq > order.last_seq]
-        self._backlog.put_back(later)
-        return [seq for seq in seqs if seq <= order.last_seq]
-
-    async def _carry_out(self, order_id: str, seqs: list[int]) -> None:
-        await self._end_all(seqs, JobCancelled("cancelled before it started"))
-        with contextlib.suppress(BusUnavailable):
-            await self._orders.done(order_id)
-
-    async def _resume_orders(self) -> None:
-        async for order_id, order in self._orders.open():
-            seqs = self._take(order)
-            log.info("order.resumed", extra={"pool": self.pool, "order": order_id, "jobs": len(seqs)})
-            self._spawn(self._carry_out(order_id, seqs), self._work)
-
     # -- what is told ------------------------------------------------------------------------------------------------
-
-    async def _look(self) -> None:
-        """What READY holds by the broker's count, and who has too much there."""
-        stream = subjects.ready_stream(self.pool)
-        wanted = {"subjects_filter": f"{subjects.ROOT}.ready.{self.pool}.interactive.*"}
-        while True:
-            with contextlib.suppress(BusUnavailable):
-                state: dict[str, Any] = (await self._broker.api(f"STREAM.INFO.{stream}", wanted)).get("state") or {}
-                self._in_ready.looked(int(state.get("messages", 0)))
-                counts: dict[str, int] = state.get("subjects") or {}
-                most = self._cfg.interactive_in_ready_max
-                self._over_quota = sorted(name.rpartition(".")[2] for name, count in counts.items() if count > most)
-                await self._look_up_unheard()
-            await asyncio.sleep(_LOOK_S)
-
-    async def _look_up_unheard(self) -> None:
-        """Ends are announced once, and announcements may be lost."""
-        now_s = asyncio.get_running_loop().time()
-        for moved in self._in_ready.older_than(now_s - _UNHEARD_S, _LOOKED_UP_MOST):
-            subject = subjects.result(self.pool, moved.tenant, moved.job)
-            if await self._broker.last_on(subjects.RESULTS_STREAM, subject) is not None:
-                self._in_ready.forget(moved)
 
     async def _publish_snapshots(self) -> None:
         while True:
@@ -399,10 +347,11 @@ class PoolDispatcher:
             prefill_tokens_per_s=capacity.prefill_tokens_per_s,
             decode_tokens_per_s=capacity.decode_tokens_per_s,
             paused=amounts.paused,
-            expired=self._ended["expired"],
-            cancelled=self._ended["cancelled"],
+            expired=self._ending.expired,
+            cancelled=self._ending.cancelled,
+            coalesced=self._ending.coalesced,
             eta_error=self._backlog.eta_error,
-            over_quota=self._over_quota,
+            over_quota=self._watch.over_quota,
             weights={**self._cfg.weights, **self._settings.weights},
         )
 

@@ -1,4 +1,4 @@
-"""`python -m consumer` as a child of a test: started, watched, ended by any means."""
+"""A consumer or a dispatcher as a child of a test: started, watched, ended by any means."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ START_S = 120.0
 ROOT = Path(__file__).parents[2]
 
 
-class ConsumerProcess:
-    """`async with ConsumerProcess(url, …) as consumer:` is ready to pull."""
+class ChildProcess:
+    """One of our programs. `ready_event` is what it logs when it works."""
 
-    def __init__(
-        self, url: str, data_dir: Path, *arguments: str, kind: str = "simulated", pool: str = "default"
-    ) -> None:
+    def __init__(self, url: str, data_dir: Path, program: tuple[str, ...], ready_event: str, *arguments: str) -> None:
         self._url = url
         self._data_dir = data_dir
-        self._arguments = ("--engine.kind", kind, "--consumer.pool", pool, "--log.format", "json", *arguments)
+        self._program = program
+        self._ready_event = f'"{ready_event}"'
+        self._arguments = ("--log.format", "json", *arguments)
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
@@ -53,7 +53,7 @@ class ConsumerProcess:
         }
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "consumer", "--with-parent", *self._arguments),
+            *("-m", *self._program, "--with-parent", *self._arguments),
             cwd=ROOT,
             env=environment,
             stdin=asyncio.subprocess.DEVNULL,
@@ -67,7 +67,7 @@ class ConsumerProcess:
         ready.cancel()
         if not self._ready.is_set():
             await self.kill()
-            raise AssertionError(f"the consumer did not become ready:\n{self.log}")
+            raise AssertionError(f"{self._program[0]} did not become ready:\n{self.log}")
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
@@ -103,5 +103,22 @@ class ConsumerProcess:
         async for line in process.stdout:
             text = line.decode(errors="replace").rstrip()
             self.lines.append(text)
-            if '"consumer.ready"' in text:
+            if self._ready_event in text:
                 self._ready.set()
+
+
+class ConsumerProcess(ChildProcess):
+    """`async with ConsumerProcess(url, …) as consumer:` is ready to pull."""
+
+    def __init__(
+        self, url: str, data_dir: Path, *arguments: str, kind: str = "simulated", pool: str = "default"
+    ) -> None:
+        own = ("--engine.kind", kind, "--consumer.pool", pool)
+        super().__init__(url, data_dir, ("consumer",), "consumer.ready", *own, *arguments)
+
+
+class DispatcherProcess(ChildProcess):
+    """`async with DispatcherProcess(url, …) as dispatcher:` has read what waits, and leads or stands by."""
+
+    def __init__(self, url: str, data_dir: Path, *arguments: str) -> None:
+        super().__init__(url, data_dir, ("scaler", "dispatcher"), "dispatcher.ready", *arguments)

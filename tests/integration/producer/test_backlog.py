@@ -282,6 +282,26 @@ def test_an_eta_comes_from_the_dispatcher_also_for_a_job_it_has_not_seen_yet(tmp
     run(tmp_path, story)
 
 
+def test_an_eta_is_the_place_in_the_line_or_what_a_job_would_get_that_came_now(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        def waiting(job: str, **more: Any) -> WaitingJobs:
+            return WaitingJobs(jobs=[WaitingJob(job=job, tenant="default", lane="bulk", **more)])
+
+        answers = stage.dispatcher.answers
+        answers["find"] = lambda question: waiting(question.jobs[0])
+        answers["list"] = lambda _: waiting("first", position=2, eta_unix_ms=SOON)
+        answers["quote"] = lambda _: Promise(position=500, eta_unix_ms=SOON + 1)
+        etas = [await stage.client.handle(job).eta() for job in ("first", "far")]
+        answers["list"] = lambda _: waiting("held", state="held", why_held="window night is closed")
+        etas.append(await stage.client.handle("held").eta())
+
+        assert [eta and (eta.position, eta.eta_unix_ms) for eta in etas] == [(2, SOON), (500, SOON + 1), (0, 0)]
+        assert etas[2] is not None
+        assert etas[2].reason == "window night is closed"
+
+    run(tmp_path, story)
+
+
 @pytest.mark.parametrize("knows", ["by handle", "by id"])
 def test_a_waiting_job_is_cancelled_also_where_no_dispatcher_lives(tmp_path: Path, knows: str) -> None:
     async def story(stage: Stage) -> None:
@@ -333,6 +353,25 @@ def test_a_dispatchers_cancel_is_waited_for(tmp_path: Path) -> None:
 
         assert result.status is Status.CANCELLED
         assert [question.jobs for question in stage.dispatcher.questions(Cancel)] == [["mine"]]
+
+    run(tmp_path, story)
+
+
+def test_a_cancel_that_overtakes_the_dispatchers_eyes_is_asked_again(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        body = b'{"id": "mine", "status": "cancelled", "status_code": 499, "pool": "default", "tenant": "default"}'
+
+        def cancel(_: Cancel) -> Cancelled:
+            if len(stage.dispatcher.questions(Cancel)) < 2:
+                return Cancelled(jobs=0)
+            subject = subjects.result("default", "default", "mine")
+            storing.append(asyncio.create_task(stage.dispatcher.broker.store(subject, body)))
+            return Cancelled(jobs=1)
+
+        storing: list[asyncio.Task[Any]] = []
+        stage.dispatcher.answers["cancel"] = cancel
+
+        assert (await stage.client.cancel("mine")).status is Status.CANCELLED
 
     run(tmp_path, story)
 

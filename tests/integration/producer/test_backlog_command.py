@@ -242,5 +242,6 @@ def test_a_plain_nats_client_submits_a_job_that_waits_and_asks_when(scene: Scene
     assert (said["found"]["jobs"][0]["job"], said["found"]["jobs"][0]["eta_unix_ms"]) == ("a7c1", SOON)
     assert said["quote"] == {"is_accepted": False, "earliest_unix_ms": SOON}
     assert scene.dispatcher.questions(Quote)[0].output_tokens_max == 1280
-    listed = scene.penstock("cancel", "a7c1", "--tenant", "stranger")
-    assert listed.stdout == "a7c1 cancelled\n", listed.stderr
+    scene.dispatcher_dies()
+    cancelled = scene.penstock("cancel", "a7c1", "--tenant", "stranger")
+    assert cancelled.stdout == "a7c1 cancelled\n", cancelled.stderr

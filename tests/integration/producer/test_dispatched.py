@@ -43,7 +43,8 @@ def test_work_of_every_lane_is_served_and_up_tells_who_orders_it(up: tuple[Path,
 def test_a_paused_tenants_jobs_are_held_and_go_on_when_it_is_resumed(up: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = up
     assert penstock(folder, "pause", "--tenant", "default").returncode == 0
-    penstock(folder, "submit", "hello", "--max-tokens", "3", "--id", "held-1", "--lane", "bulk")
+    submitted = penstock(folder, "submit", "hello", "--max-tokens", "3", "--id", "held-1", "--lane", "bulk")
+    assert "paused" in submitted.stderr
     until(lambda: states(folder).get("held-1") == "held")
     (held,) = [job for job in listed(folder)["jobs"] if job["job"] == "held-1"]
     assert "paused" in held["why_held"]

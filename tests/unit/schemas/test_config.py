@@ -87,3 +87,12 @@ def test_no_password_of_a_list_of_urls_is_printed() -> None:
     tree = masked(load("", {}, {"broker.url": "nats://me:secret@one:4222,nats://me:secret@two:4222"}))
 
     assert "secret" not in str(tree)
+
+
+def test_a_list_or_a_table_is_spelled_as_json() -> None:
+    cfg = load("", {"PENSTOCK__DISPATCHER__POOLS": '["big"]'}, {"dispatcher.weights": '{"a": 3}'})
+
+    assert cfg.dispatcher.pools == ["big"]
+    assert cfg.dispatcher.weights == {"a": 3.0}
+    with pytest.raises(ConfigError, match="dispatcher.pools"):
+        load("", {}, {"dispatcher.pools": "[big"})
