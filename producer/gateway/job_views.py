@@ -15,7 +15,7 @@ from infra.broker import Broker, NoSuchStream
 from producer import asking, cancelling, listing, stored
 from producer.feed import Address
 from producer.listing import JobInfo
-from schemas.dispatch import ListJobs, WaitingJob, WaitingJobs
+from schemas.dispatch import WaitingJob
 from schemas.errors import BusUnavailable, PenstockError
 from schemas.openai import JobError, JobView, Usage
 from schemas.result import Result
@@ -112,20 +112,13 @@ def view_of_info(info: JobInfo) -> JobView:
 
 
 async def _waiting(broker: Broker, tenant: str, job: str, pool: str) -> JobInfo | None:
-    """As the pool's dispatcher tells it, if there is one; with its place, if it is near."""
+    """As the pool's dispatcher tells it, if there is one."""
     try:
         found = await asking.find(broker, pool, tenant, [job])
-        one = found.get(job) if found else None
-        if one is None or one.state == "ready":
-            return _told(one, pool) if one else None
-        first = await asking.ask(broker, pool, ListJobs(tenant=tenant, limit=_LOOKED_AT_MAX), WaitingJobs)
     except PenstockError:
         return None
-    placed = [each for each in first.jobs if each.job == job] if first else []
-    if not placed:
-        return _told(one, pool)
-    info = _told(placed[0], pool)
-    return msgspec.structs.replace(info, position=placed[0].position + 1) if info.state == "queued" else info
+    one = found.get(job) if found else None
+    return _told(one, pool) if one is not None else None
 
 
 def _told(one: WaitingJob, pool: str) -> JobInfo:
@@ -138,6 +131,7 @@ def _told(one: WaitingJob, pool: str) -> JobInfo:
         batch=one.batch,
         submitted_unix_ms=one.submitted_unix_ms,
         deadline_unix_ms=one.deadline_unix_ms,
+        position=one.position + 1 if one.state == "queued" else 0,
         eta_unix_ms=one.eta_unix_ms,
         latest_unix_ms=one.latest_unix_ms,
         why_held=one.why_held,
