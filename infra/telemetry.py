@@ -27,6 +27,19 @@ DISPLACED = Counter(
 FRAMES = Counter("penstock_frames_total", "Token frames sent.", ["pool"])
 FRAMES_DROPPED = Counter("penstock_frames_dropped_total", "Token frames nobody could be sent.", ["pool"])
 BROKER_RECONNECTS = Counter("penstock_broker_reconnects_total", "Connections made again.")
+GATEWAY_REQUESTS = Counter(
+    "penstock_gateway_requests_total", "HTTP requests, by route and status.", ["route", "status"]
+)
+GATEWAY_SECONDS = Histogram(
+    "penstock_gateway_request_seconds", "Request to the end of its answer.", ["route"], buckets=_SECONDS
+)
+GATEWAY_TTFT_SECONDS = Histogram(
+    "penstock_gateway_ttft_seconds", "Request to the first event of its stream.", ["pool"], buckets=_SECONDS
+)
+GATEWAY_STREAMS = Gauge("penstock_gateway_streams", "Streams that are open.")
+GATEWAY_EVENTS = Counter("penstock_gateway_events_total", "Server-sent events of engines' tokens.")
+GATEWAY_REFUSED = Counter("penstock_gateway_refused_total", "Requests refused, by why.", ["code"])
+GATEWAY_POOL_OPEN = Gauge("penstock_gateway_breaker_open", "1: the pool's breaker is open.", ["pool"])
 BACKLOG_JOBS = Gauge("penstock_backlog_jobs", "Jobs that wait, by lane; held ones apart.", ["pool", "lane"])
 BACKLOG_TOKENS = Gauge("penstock_backlog_tokens", "Estimated tokens that wait.", ["pool", "lane"])
 READY_JOBS = Gauge("penstock_ready_jobs", "Jobs in READY, running ones included.", ["pool"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import ipaddress
 import tomllib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, cast
@@ -133,6 +134,67 @@ class DispatcherSection(Section, frozen=True, kw_only=True):
     health_host: str = "127.0.0.1"
 
 
+class LimitsSection(Section, frozen=True, kw_only=True):
+    """What one tenant may ask of all gateways together. 0: no limit."""
+
+    requests_per_minute: Annotated[int, msgspec.Meta(ge=0)] = 0
+    # Prompt and answer; estimated when a request comes, corrected when it is done.
+    tokens_per_minute: Annotated[int, msgspec.Meta(ge=0)] = 0
+    # Requests somebody holds the line for.
+    concurrency: Annotated[int, msgspec.Meta(ge=0)] = 0
+    # Jobs that wait or run, however they were submitted.
+    jobs_queued: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class GatewaySection(Section, frozen=True, kw_only=True):
+    """One HTTP front door; any number may stand behind a load balancer."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    # Whether callers need a key (`penstock keys create`). Without, everybody is `client.tenant`: on loopback only.
+    api_keys: bool = False
+    # Web pages of these origins may call; "*" is all. Empty: none but our own.
+    cors_origins: list[str] = []
+    # Whose line is held while a job waits: where the body names no service_tier.
+    lane: Literal["interactive", "standard", "bulk"] = "interactive"
+    # Pools of models that no consumer may serve just now, because they start on demand.
+    models: dict[str, Name] = {}
+    # Takes requests for a pool without consumers: something starts them on demand.
+    wait_for_consumers: bool = False
+    body_bytes_max: Positive = 1024 * 1024
+    # Estimated from the prompt's length. 0: as much as the model takes.
+    prompt_tokens_max: Annotated[int, msgspec.Meta(ge=0)] = 0
+    # A request whose caller waits is given up, and its job ended, after so long.
+    request_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 600.0
+    # A stream that has nothing to say says so this often; until then the status code waits for what comes of the job.
+    comment_interval_s: Annotated[float, msgspec.Meta(gt=0)] = 5.0
+    # Jobs in one request to /v1/jobs.
+    jobs_per_request: Positive = 1000
+    # On SIGTERM: what is being answered may finish within this.
+    grace_s: Seconds = 30.0
+    limits: LimitsSection = LimitsSection()
+    # By tenant, instead of `limits`.
+    tenants: dict[str, LimitsSection] = {}
+    # A pool is closed for a while when this share of its latest answers (at least so many) were faults of its own.
+    breaker_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
+    breaker_answers: Positive = 10
+    breaker_open_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+
+    def __post_init__(self) -> None:
+        if not self.api_keys and not is_loopback(self.host):
+            raise ValueError("api_keys must be true where host is not loopback: anybody could call")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens there. `0.0.0.0` and the empty name are everybody."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
 class EngineSection(Section, frozen=True, kw_only=True):
     """Which engine, which model, and everything the engine itself understands.
 
@@ -161,6 +223,7 @@ class Config(Section, frozen=True, kw_only=True):
     consumer: ConsumerSection = ConsumerSection()
     engine: EngineSection = EngineSection()
     dispatcher: DispatcherSection = DispatcherSection()
+    gateway: GatewaySection = GatewaySection()
     log: LogSection = LogSection()
 
 
@@ -250,6 +313,8 @@ def _explained(message: str) -> str:
         ConsumerSection,
         DispatcherSection,
         WindowSection,
+        GatewaySection,
+        LimitsSection,
         EngineSection,
         LogSection,
     )

@@ -19,6 +19,8 @@ ATTEMPTS_STREAM = "PENSTOCK_ATTEMPTS"
 LEARNED_STREAM = "PENSTOCK_LEARNED"
 DISPATCH_STREAM = "PENSTOCK_DISPATCH"
 CONSUMERS_BUCKET = "PENSTOCK_CONSUMERS"
+KEYS_BUCKET = "PENSTOCK_KEYS"
+USAGE_BUCKET = "PENSTOCK_USAGE"
 
 RESULTS_ALL = f"{ROOT}.results.>"
 DONE_ALL = f"{ROOT}.done.>"
@@ -219,6 +221,20 @@ def telemetry_of_pool(pool: str) -> str:
 def snapshot(pool: str) -> str:
     """The leading dispatcher's view of the pool's backlog, every second."""
     return f"{ROOT}.snapshot.{checked_name(pool, 'pool')}"
+
+
+def bucket_stream(bucket: str) -> str:
+    """The stream behind a key-value bucket, by the layout that all NATS clients share."""
+    return f"KV_{bucket}"
+
+
+def bucket_key(bucket: str, key: str) -> str:
+    """Where a key's values are published."""
+    return f"$KV.{bucket}.{checked_job_id(key, 'key')}"
+
+
+def bucket_all(bucket: str) -> str:
+    return f"$KV.{bucket}.>"
 
 
 def moved(pool: str) -> str:

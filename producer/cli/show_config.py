@@ -28,7 +28,8 @@ def toml_of(tree: dict[str, Any]) -> str:
         if isinstance(values, dict):
             lines += ["", f"[{section}]"]
             for key, value in cast("dict[str, Any]", values).items():
-                if isinstance(value, dict):
+                if (section, key) == ("engine", "arguments"):
+                    # They are written as the section's own, as `load` reads them.
                     members = cast("dict[str, Any]", value)
                     lines += [f"{name} = {_value(member)}" for name, member in members.items() if member is not None]
                 else:
@@ -39,6 +40,11 @@ def toml_of(tree: dict[str, Any]) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, dict):
         members = cast("dict[str, Any]", value)
-        return "{ " + ", ".join(f"{key} = {_value(member)}" for key, member in members.items()) + " }"
+        return "{ " + ", ".join(f"{_key(key)} = {_value(member)}" for key, member in members.items()) + " }"
     # TOML's texts, numbers, truths and lists are written as JSON's are.
     return msgspec.json.encode(value).decode()
+
+
+def _key(name: str) -> str:
+    """Names of models hold dots and slashes."""
+    return name if name.replace("-", "_").isidentifier() and name.isascii() else msgspec.json.encode(name).decode()

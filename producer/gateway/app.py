@@ -1,0 +1,35 @@
+"""Which route is whose."""
+
+from __future__ import annotations
+
+from producer.gateway.docs import DocsRoutes
+from producer.gateway.front_door import FrontDoor, Routes
+from producer.gateway.generate import Generate
+from producer.gateway.health import HealthRoutes
+from producer.gateway.house import House
+from producer.gateway.jobs import JobRoutes
+from producer.gateway.models import ModelRoutes
+from schemas.job import Endpoint
+
+
+def app(house: House) -> FrontDoor:
+    routes = Routes()
+    for endpoint in Endpoint:
+        routes.add("POST", endpoint.value, Generate(house, endpoint.value))
+    models = ModelRoutes(house)
+    routes.add("GET", "/v1/models", models.list)
+    routes.add("GET", "/v1/models/{rest}", models.one)
+    jobs = JobRoutes(house)
+    routes.add("POST", "/v1/jobs", jobs.submit)
+    routes.add("GET", "/v1/jobs", jobs.list)
+    routes.add("GET", "/v1/jobs/{id}", jobs.get)
+    routes.add("DELETE", "/v1/jobs/{id}", jobs.cancel)
+    routes.add("POST", "/v1/jobs/{id}/cancel", jobs.cancel)
+    docs = DocsRoutes(has_keys=house.cfg.api_keys)
+    routes.add("GET", "/openapi.json", docs.document, is_public=True)
+    routes.add("GET", "/docs", docs.page, is_public=True)
+    health = HealthRoutes(house)
+    routes.add("GET", "/livez", health.live, is_public=True)
+    routes.add("GET", "/readyz", health.ready, is_public=True)
+    routes.add("GET", "/metrics", health.metrics, is_public=True)
+    return FrontDoor(house, routes)

@@ -1,0 +1,186 @@
+"""`/openapi.json`, made of the very types that the gateway reads and writes, and a page that shows it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+from typing import Any, NamedTuple
+
+import msgspec
+
+from schemas.openai import (
+    ChatRequest,
+    Completion,
+    CompletionRequest,
+    EmbeddingRequest,
+    Embeddings,
+    ErrorBody,
+    JobList,
+    JobRequest,
+    JobRequests,
+    JobView,
+    Model,
+    Models,
+)
+
+_REF = "#/components/schemas/{name}"
+_ERRORS = {
+    "400": "A field is wrong; `param` names it.",
+    "401": "No API key, or one that does not hold.",
+    "403": "A web page that may not call.",
+    "404": "No such model, pool or job of yours.",
+    "408": "The deadline passed.",
+    "413": "The body is too large.",
+    "415": "The body is not JSON.",
+    "429": "A limit is reached; `retry-after` says when to come back.",
+    "500": "The job killed its engine, or the gateway is at fault.",
+    "503": "The pool or the broker is away; `retry-after` says when to come back.",
+    "504": "It took too long.",
+}
+_HEADERS = {
+    "Idempotency-Key": "The same key gets the same job, and the same answer.",
+    "X-Penstock-Lane": "interactive, standard or bulk; wins over service_tier.",
+    "X-Penstock-Deadline": "Seconds from now (30, 90s, 2h) or an RFC 3339 time.",
+    "X-Penstock-Pool": "Which of the pools that serve the model.",
+    "X-Penstock-Background": "true: the job goes on when the caller hangs up; see /v1/jobs.",
+}
+
+
+class Operation(NamedTuple):
+    """One documented route. `answer` is (status, type, content type)."""
+
+    method: str
+    path: str
+    summary: str
+    request: tuple[Any, ...] = ()
+    answer: tuple[str, Any, str] = ("200", None, "application/json")
+    has_headers: bool = False
+    is_public: bool = False
+
+
+_JSON = "application/json"
+_TEXT = "text/plain"
+
+OPERATIONS = (
+    Operation("post", "/v1/chat/completions", "Chat", (ChatRequest,), ("200", Completion, _JSON), has_headers=True),
+    Operation(
+        "post", "/v1/completions", "Completion", (CompletionRequest,), ("200", Completion, _JSON), has_headers=True
+    ),
+    Operation(
+        "post", "/v1/embeddings", "Embeddings", (EmbeddingRequest,), ("200", Embeddings, _JSON), has_headers=True
+    ),
+    Operation("get", "/v1/models", "What can be asked for", (), ("200", Models, _JSON)),
+    Operation("get", "/v1/models/{id}", "One model", (), ("200", Model, _JSON)),
+    Operation("post", "/v1/jobs", "Submit one job, or many", (JobRequest, JobRequests), ("202", JobView, _JSON)),
+    Operation("get", "/v1/jobs", "Your jobs, newest first", (), ("200", JobList, _JSON)),
+    Operation("get", "/v1/jobs/{id}", "One job, with its answer once it has ended", (), ("200", JobView, _JSON)),
+    Operation("post", "/v1/jobs/{id}/cancel", "End a job", (), ("200", JobView, _JSON)),
+    Operation("delete", "/v1/jobs/{id}", "End a job", (), ("200", JobView, _JSON)),
+    Operation("get", "/livez", "The process lives", (), ("200", str, _TEXT), is_public=True),
+    Operation("get", "/readyz", "Requests have somebody to go to", (), ("200", str, _TEXT), is_public=True),
+    Operation("get", "/metrics", "Prometheus", (), ("200", str, _TEXT), is_public=True),
+)
+
+
+def document(operations: Iterable[Operation] = OPERATIONS, *, has_keys: bool = True) -> dict[str, Any]:
+    """OpenAPI 3.1."""
+    operations = tuple(operations)
+    types = [kind for one in operations for kind in (*one.request, one.answer[1]) if kind not in (None, str)]
+    _, components = msgspec.json.schema_components([*dict.fromkeys([*types, ErrorBody])], ref_template=_REF)
+    paths: dict[str, dict[str, Any]] = {}
+    for one in operations:
+        paths.setdefault(one.path, {})[one.method] = _operation(one)
+    whole: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {"title": "penstock", "version": "1", "description": "OpenAI's API over a durable queue."},
+        "paths": paths,
+        "components": {"schemas": components},
+    }
+    if has_keys:
+        whole["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        whole["security"] = [{"key": []}]
+    return whole
+
+
+def page(whole: dict[str, Any]) -> str:
+    """For people: no script, nothing from other hosts."""
+    parts = [_PAGE_START]
+    for path, methods in whole["paths"].items():
+        for method, one in methods.items():
+            parts.append(
+                f"<section><h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(one['summary'])}</p>"
+            )
+            parts += [_shown_body(one, whole)]
+            parts.append("</section>")
+    parts.append("<section><h2>Headers</h2><dl>")
+    parts += [f"<dt><code>{name}</code></dt><dd>{escape(text)}</dd>" for name, text in _HEADERS.items()]
+    parts.append("</dl><h2>Errors</h2><dl>")
+    parts += [f"<dt><code>{status}</code></dt><dd>{escape(text)}</dd>" for status, text in _ERRORS.items()]
+    parts.append("</dl></section></main></html>")
+    return "\n".join(parts)
+
+
+def _operation(one: Operation) -> dict[str, Any]:
+    status, kind, content = one.answer
+    shape: dict[str, Any] = {"schema": _schema(kind)} if kind is not None else {}
+    answers: dict[str, Any] = {status: {"description": one.summary, "content": {content: shape}}}
+    if one.has_headers:
+        answers[status]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    if one.path == "/v1/jobs" and one.method == "post":
+        answers["200"] = {"description": "Many jobs", "content": {_JSON: {"schema": _schema(JobList)}}}
+    if one.path == "/readyz":
+        answers["503"] = {"description": "Why not", "content": {_TEXT: {"schema": {"type": "string"}}}}
+    error = {_JSON: {"schema": _schema(ErrorBody)}}
+    for code, text in _ERRORS.items():
+        answers.setdefault(code, {"description": text, "content": error})
+    operation: dict[str, Any] = {"summary": one.summary, "responses": answers, "parameters": _parameters(one)}
+    if one.request:
+        schemas = [_schema(kind) for kind in one.request]
+        body = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+        operation["requestBody"] = {"required": True, "content": {_JSON: {"schema": body}}}
+    if one.is_public:
+        operation["security"] = []
+    return operation
+
+
+def _parameters(one: Operation) -> list[dict[str, Any]]:
+    text = {"schema": {"type": "string"}}
+    found: list[dict[str, Any]] = []
+    if "{id}" in one.path:
+        found.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}})
+    if one.has_headers:
+        found += [{"name": name, "in": "header", "description": why, **text} for name, why in _HEADERS.items()]
+    if one.path == "/v1/jobs" and one.method == "get":
+        limit = {"type": "integer", "minimum": 1, "maximum": 100}
+        found.append({"name": "limit", "in": "query", "schema": limit})
+        found += [{"name": name, "in": "query", **text} for name in ("after", "status", "pool")]
+    return found
+
+
+def _schema(kind: Any) -> dict[str, Any]:
+    return {"type": "string"} if kind is str else {"$ref": _REF.format(name=kind.__name__)}
+
+
+def _shown_body(one: dict[str, Any], whole: dict[str, Any]) -> str:
+    if "requestBody" not in one:
+        return ""
+    schema = one["requestBody"]["content"][_JSON]["schema"]
+    names = [each["$ref"].rpartition("/")[2] for each in schema.get("anyOf", [schema])]
+    rows: list[str] = []
+    for name in names:
+        shape = whole["components"]["schemas"][name]
+        required = shape.get("required", [])
+        fields = ", ".join(f"<b>{field}</b>" if field in required else field for field in shape["properties"])
+        rows.append(f"<p class=fields>{escape(name)}: {fields}</p>")
+    return "".join(rows)
+
+
+_PAGE_START = """<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width,initial-scale=1"><title>penstock: API</title>
+<style>
+:root{color-scheme:light dark;font:16px/1.5 system-ui,sans-serif}
+body{margin:0}main{max-width:46rem;margin:0 auto;padding:1.5rem 1rem}
+section{border-top:1px solid #8884;padding:.5rem 0}h2{font-size:1rem;margin:.5rem 0}
+.fields{font:.875rem/1.5 ui-monospace,monospace;overflow-wrap:anywhere}dt{margin-top:.5rem}
+</style><main><h1>penstock</h1>
+<p>OpenAI's API over a durable queue. The whole description: <a href="/openapi.json">/openapi.json</a>.</p>"""
