@@ -57,7 +57,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     cold_start_s: float = 180.0
     # 95 of 100 jobs are done this long after they started.
     service_p95_s: float = 0.0
-    # The windows of the pool's lanes that are shorter than an hour count as short; this is the largest gap a job may wait.
+    # Lanes whose jobs may wait two hours at most.
+    short_lanes: list[str] = []
     gpu_hours_today: float = 0.0
 
     @property

@@ -209,7 +209,7 @@ def simulate(workload: Workload, scaler: Scaler, setup: Setup, ready_at_first: i
             world.stop(now)
         course.append((now, wanted))
 
-    while world.unfinished or world.replicas:
+    while world.unfinished:
         arrival = arrivals[next_job] if next_job < len(arrivals) else _INFINITE
         event = heap[0][0] if heap else _INFINITE
         if arrival <= event and arrival <= next_tick:
@@ -270,6 +270,7 @@ class _Observer:
             prefill_tokens_per_s=1 / world.setup.model.prompt_token_s,
             decode_tokens_per_s=1 / world.setup.model.output_token_s,
             cold_start_s=world.setup.cold_start_s,
+            short_lanes=[rule.name for rule in world.workload.lanes if rule.window_s <= 7200],
             service_p95_s=float(np.quantile(world.service_s[-500:], 0.95)) if world.service_s else 0.0,
         )
         self._seen_s, self._prompt, self._output, self._had_queue = now_s, world.prompt_done, produced, has_queue

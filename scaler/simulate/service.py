@@ -21,7 +21,7 @@ class ServiceModel(msgspec.Struct, frozen=True, kw_only=True):
     sequences_max: int = 128
     kv_tokens: int = 160_000
     # Prompt tokens that one step takes in; a longer prompt is taken alone.
-    step_prompt_tokens_max: int = 8192
+    step_prompt_tokens_max: int = 2048
     # Slots and cache that only interactive jobs may fill.
     interactive_share: float = 0.10
     # A job holds its prompt and, over its life, half of its answer; admission by the predicted peak comes close to it.

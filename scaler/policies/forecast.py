@@ -1,0 +1,84 @@
+"""The interactive lane one cold start ahead: recent load, yesterday's course where it helps, and a learned headroom."""
+
+from __future__ import annotations
+
+
+import msgspec
+
+from scaler.policies.load import Load
+
+_DAY_S = 86400.0
+_SCORE_EVERY_S = 60.0
+
+
+class ForecastSettings(msgspec.Struct, frozen=True, kw_only=True):
+    # The share of its time that a replica may be busy with interactive work.
+    use: float = 0.85
+    # How often the load may exceed forecast and headroom.
+    missed: float = 0.03
+    # Errors older than this no longer count.
+    remembered_s: float = 3 * 3600.0
+    # Before there are errors to learn from: headroom in replicas, and as a share of the load.
+    prior: float = 0.25
+    prior_share: float = 0.25
+
+
+class ForecastState(msgspec.Struct, kw_only=True):
+    # Errors made one cold start ahead, one a minute.
+    errors: list[float] = []
+    # Forecasts that wait for their time: (when, persistence, seasonal or the same).
+    pending: list[tuple[float, float, float]] = []
+    # Mean absolute errors of both, forgotten by half in a day.
+    error_recent: float = 0.0
+    error_seasonal: float = 0.0
+    scored_s: float = 0.0
+    headroom: float = 0.0
+
+
+class Forecast:
+    def __init__(self, settings: ForecastSettings | None = None, state: ForecastState | None = None) -> None:
+        self.settings = settings or ForecastSettings()
+        self.state = state or ForecastState()
+
+    def look(self, load: Load, now_s: float, tick_s: float, cold_start_s: float, may_wait_s: float = 30.0) -> float:
+        """The forecast for one cold start from now, in replicas; learns from the one made a cold start ago."""
+        state = self.state
+        while state.pending and state.pending[0][0] <= now_s:
+            at_s, recent, seasonal = state.pending.pop(0)
+            # What it would have taken since then for no job to wait too long.
+            actual = load.peak(now_s, may_wait_s, 120.0)
+            keep = 0.5 ** (tick_s / _DAY_S)
+            state.error_recent = keep * state.error_recent + abs(actual - recent)
+            state.error_seasonal = keep * state.error_seasonal + abs(actual - seasonal)
+            if at_s - state.scored_s >= _SCORE_EVERY_S:
+                state.scored_s = at_s
+                state.errors.append(actual - (seasonal if self._is_seasonal else recent))
+        count = int(self.settings.remembered_s / _SCORE_EVERY_S)
+        del state.errors[:-count]
+        recent = load.mean(now_s, 300.0)
+        seasonal = recent * self._ratio(load, now_s, cold_start_s)
+        state.pending.append((now_s + cold_start_s, recent, seasonal))
+        state.headroom = self._quantile(recent)
+        return seasonal if self._is_seasonal else recent
+
+    @property
+    def _is_seasonal(self) -> bool:
+        return self.state.error_seasonal < self.state.error_recent
+
+    def _quantile(self, load: float) -> float:
+        """The error that all but `missed` of the remembered ones stay below; a prior while there are few."""
+        errors = sorted(self.state.errors)
+        prior = self.settings.prior + self.settings.prior_share * load
+        allowed = int(self.settings.missed * (len(errors) + 1))
+        if allowed < 1:
+            return max(0.0, prior, *errors[-1:])
+        return max(0.0, errors[-allowed])
+
+    @staticmethod
+    def _ratio(load: Load, now_s: float, ahead_s: float) -> float:
+        """How yesterday went on from this time of day, within a half and two."""
+        then = load.around(now_s - _DAY_S)
+        later = load.around(now_s - _DAY_S + ahead_s)
+        if not then or later is None:
+            return 1.0
+        return min(2.0, max(0.5, later / then))
