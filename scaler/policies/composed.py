@@ -116,9 +116,12 @@ class Composed:
         waiting_s = sum(self._pace.work_s(observation, due.tokens) for due in observation.due)
         if waiting_s >= self.settings.start_cold_starts * observation.cold_start_s:
             return wanted
-        if found.replicas > 0.7:
-            return wanted
-        return 0
+        slack_s = min(
+            due.deadline_unix_s - observation.unix_s - self.settings.deadline.margin_share * due.window_s
+            for due in observation.due
+        )
+        slack_s -= observation.service_p95_s + waiting_s / wanted
+        return wanted if slack_s < 2 * observation.cold_start_s else 0
 
     def _slowly(self, observation: Observation, wanted: int) -> int:
         now_s = observation.unix_s

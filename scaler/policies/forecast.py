@@ -67,12 +67,15 @@ class Forecast:
 
     def _quantile(self, load: float) -> float:
         """The error that all but `missed` of the remembered ones stay below; a prior while there are few."""
-        errors = sorted(self.state.errors)
+        errors = self._sorted()
         prior = self.settings.prior + self.settings.prior_share * load
         allowed = int(self.settings.missed * (len(errors) + 1))
         if allowed < 1:
             return max(0.0, prior, *errors[-1:])
         return max(0.0, errors[-allowed])
+
+    def _sorted(self) -> list[float]:
+        return sorted(self.state.errors)
 
     @staticmethod
     def _ratio(load: Load, now_s: float, ahead_s: float) -> float:

@@ -24,6 +24,7 @@ class Load:
 
     def __init__(self, state: LoadState | None = None) -> None:
         self.state = state or LoadState()
+        self._day: tuple[int, float] = (-1, 0.0)
 
     def add(self, end_s: float, tick_s: float, work_s: float) -> None:
         state = self.state
@@ -40,7 +41,11 @@ class Load:
 
     def mean(self, now_s: float, over_s: float) -> float:
         """Over the last `over_s`, or over all that was seen if that is less; a first look counts as a minute."""
-        total = sum(work for end, _, work in self.state.ticks if end > now_s - over_s)
+        total = 0.0
+        for end, _, work in reversed(self.state.ticks):
+            if end <= now_s - over_s:
+                break
+            total += work
         seen = now_s - self.state.first_s if self.state.first_s >= 0 else 0.0
         return total / max(60.0, min(over_s, seen))
 
@@ -63,7 +68,9 @@ class Load:
         return total / ((last - first + 1) * _BUCKET_S)
 
     def day_mean(self, now_s: float) -> float:
-        """Over the last 24 hours, or as much of them as was seen."""
-        first = int(now_s / _BUCKET_S) - 287
-        total = sum(work for bucket, work in self.state.buckets.items() if bucket >= first)
+        """Over the last 24 hours, or as much of them as was seen; counted anew every five minutes."""
+        current = int(now_s / _BUCKET_S)
+        if self._day[0] != current:
+            self._day = (current, sum(self.state.buckets.get(current - back, 0.0) for back in range(1, 289)))
+        total = self._day[1] + self.state.buckets.get(current, 0.0)
         return total / max(_BUCKET_S, min(86400.0, now_s - self.state.first_s))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -82,8 +83,7 @@ class World:
         self._lane = workload.lane.tolist()
         self._interactive = [rule.is_interactive for rule in workload.lanes]
         model = setup.model
-        held = workload.prompt + model.held_output_share * workload.output
-        self._kv = np.minimum(held, model.kv_tokens * (1 - model.interactive_share)).tolist()
+        self._kv = model.held(workload.prompt, workload.output).tolist()
         self.began = np.full(workload.jobs, np.nan)
         self.ended = np.full(workload.jobs, np.nan)
         self.unfinished = workload.jobs
@@ -91,7 +91,7 @@ class World:
         self.output_done = 0.0
         self.output_sum = [0.0] * len(workload.lanes)
         self.output_count = [0.0] * len(workload.lanes)
-        self.service_s: list[float] = []
+        self.service_s: deque[float] = deque(maxlen=300)
         self._number = 0
 
     def start(self, now_s: float, cold_start_s: float) -> None:
@@ -184,6 +184,9 @@ class World:
     def produced(self, now_s: float) -> float:
         return self.output_done + sum(one.produced_so_far(now_s) for one in self.replicas)
 
+    def service_p95(self) -> float:
+        return sorted(self.service_s)[int(0.95 * len(self.service_s))] if self.service_s else 0.0
+
     def output_mean(self) -> list[float]:
         """Of finished jobs by lane; before there are any, a guess that weighs as much as ten of them."""
         return [(2000.0 + total) / (10 + count) for total, count in zip(self.output_sum, self.output_count, strict=True)]
@@ -217,7 +220,7 @@ def simulate(workload: Workload, scaler: Scaler, setup: Setup, ready_at_first: i
             world.arrive(next_job, now)
             next_job += 1
             # The first job wakes a fleet of none by event, without waiting for the next tick.
-            if not world.replicas and not (next_job < len(arrivals) and arrivals[next_job] == now):
+            if world.waiting.jobs == 1 and not world.replicas:
                 tick()
         elif event <= next_tick:
             now, _, replica, version = heapq.heappop(heap)
@@ -271,7 +274,7 @@ class _Observer:
             decode_tokens_per_s=1 / world.setup.model.output_token_s,
             cold_start_s=world.setup.cold_start_s,
             short_lanes=[rule.name for rule in world.workload.lanes if rule.window_s <= 7200],
-            service_p95_s=float(np.quantile(world.service_s[-500:], 0.95)) if world.service_s else 0.0,
+            service_p95_s=world.service_p95(),
         )
         self._seen_s, self._prompt, self._output, self._had_queue = now_s, world.prompt_done, produced, has_queue
         kv = sum(one.kv for one in ready) / (max(1, len(ready)) * world.setup.model.kv_tokens)

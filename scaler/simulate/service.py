@@ -32,9 +32,21 @@ class ServiceModel(msgspec.Struct, frozen=True, kw_only=True):
         """The least time of a replica that one token can cost: in a full batch."""
         return self.sequence_s + self.step_s / self.sequences_max
 
+    def held(self, prompt: Floats, output: Floats) -> Floats:
+        """Tokens of cache that each job fills on average."""
+        held = prompt + self.held_output_share * output
+        return np.minimum(held, self.kv_tokens * (1 - self.interactive_share))
+
     def work_s(self, prompt: Floats, output: Floats) -> Floats:
-        """The least replica-seconds of each job."""
-        return self.prompt_token_s * prompt + self.output_token_s * output
+        """Replica-seconds of each job; no schedule needs less for all of them.
+
+        A step is shared by what runs in it: each job pays for its sequence's part of the slots, or all of them pay for
+        their part of the cache. Either sum is a lower bound, and the larger one is taken.
+        """
+        least = self.prompt_token_s * prompt + self.sequence_s * output
+        by_slot = self.step_s / self.sequences_max * output
+        by_cache = self.step_s * self.held(prompt, output) / self.kv_tokens * output
+        return least + (by_cache if by_cache.sum() > by_slot.sum() else by_slot)
 
     def alone_s(self, prompt: Floats, output: Floats) -> Floats:
         """How long each job takes on an idle replica."""

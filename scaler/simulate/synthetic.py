@@ -10,16 +10,15 @@ from scaler.simulate.workload import LONG_LANES, LaneRule, Trace, Workload, with
 _DAY_S = 86400.0
 
 
-def synthetic_week(seed: int = 0, days: float = 7.0, replicas: float = 8.0) -> Workload:
+def synthetic_week(seed: int = 0, days: float = 7.0, replicas: float = 5.0) -> Workload:
     """Busy afternoons, quiet nights, half as much at weekends, bursts of minutes; long prompts and answers, so that a
     week is a few hundred thousand jobs. `replicas` are what the mean load keeps busy."""
     rng = np.random.default_rng(seed)
     step_s = 60.0
     at_s = np.arange(0.0, days * _DAY_S, step_s)
     rate = _rhythm(at_s) * _bursts(rng, len(at_s))
-    prompt_mean, output_mean = 6000.0, 1000.0
-    model = ServiceModel()
-    job_s = float(model.work_s(np.array([prompt_mean]), np.array([output_mean]))[0])
+    prompt_mean, output_mean = 4000.0, 600.0
+    job_s = float(ServiceModel().work_s(np.array([prompt_mean]), np.array([output_mean]))[0])
     jobs = rng.poisson(rate / rate.mean() * replicas * step_s / job_s)
     arrival = np.repeat(at_s, jobs) + rng.random(int(jobs.sum())) * step_s
     arrival.sort()
