@@ -59,6 +59,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     service_p95_s: float = 0.0
     # Lanes whose jobs may wait two hours at most.
     short_lanes: list[str] = []
+    interactive_window_s: float = 30.0
     gpu_hours_today: float = 0.0
 
     @property

@@ -7,6 +7,7 @@ import math
 import msgspec
 
 from scaler.observation import Observation
+from scaler.policies.port import Target
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,15 +59,12 @@ def _replicas(observation: Observation, work_s: float, horizon_s: float) -> floa
     return replicas + (work_s - capacity_s) / max(1.0, horizon_s - observation.cold_start_s)
 
 
-def sentence(found: Need, efficiency: float) -> str:
+def target(found: Need, settings: DeadlineSettings) -> Target:
+    """Rounded up, but not for less than a hundredth of a replica."""
     if found.replicas == 0:
-        return "nothing waits that has a deadline"
-    return (
+        return Target(replicas=0, reason="nothing waits that has a deadline")
+    reason = (
         f"{found.work_s:,.0f} replica-seconds are due within {found.in_s:,.0f} s, "
-        f"which takes {found.replicas:.2f} replicas at {efficiency:.0%} use"
+        f"which takes {found.replicas:.2f} replicas at {settings.efficiency:.0%} use"
     )
-
-
-def rounded_up(replicas: float) -> int:
-    """Up, but not for less than a hundredth of a replica."""
-    return math.ceil(replicas - 0.01)
+    return Target(replicas=math.ceil(found.replicas - 0.01), reason=reason)

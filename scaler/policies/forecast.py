@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 
+import math
+
 import msgspec
 
 from scaler.policies.load import Load
+from scaler.policies.port import Target
 
 _DAY_S = 86400.0
 _SCORE_EVERY_S = 60.0
+# Fewer errors than this say little of rare ones.
+_FEW = 30
 
 
 class ForecastSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,8 +24,8 @@ class ForecastSettings(msgspec.Struct, frozen=True, kw_only=True):
     # Errors older than this no longer count.
     remembered_s: float = 3 * 3600.0
     # Before there are errors to learn from: headroom in replicas, and as a share of the load.
-    prior: float = 0.25
-    prior_share: float = 0.25
+    prior: float = 1.0
+    prior_share: float = 0.5
 
 
 class ForecastState(msgspec.Struct, kw_only=True):
@@ -40,26 +45,33 @@ class Forecast:
         self.settings = settings or ForecastSettings()
         self.state = state or ForecastState()
 
-    def look(self, load: Load, now_s: float, tick_s: float, cold_start_s: float, may_wait_s: float = 30.0) -> float:
-        """The forecast for one cold start from now, in replicas; learns from the one made a cold start ago."""
+    def look(self, load: Load, now_s: float, cold_start_s: float, may_wait_s: float) -> tuple[float, float]:
+        """Forecast and headroom for one cold start from now, in replicas; learns from what was said a cold start ago."""
         state = self.state
         while state.pending and state.pending[0][0] <= now_s:
             at_s, recent, seasonal = state.pending.pop(0)
-            # What it would have taken since then for no job to wait too long.
+            # What it would have taken lately for no job to wait too long.
             actual = load.peak(now_s, may_wait_s, 120.0)
-            keep = 0.5 ** (tick_s / _DAY_S)
-            state.error_recent = keep * state.error_recent + abs(actual - recent)
-            state.error_seasonal = keep * state.error_seasonal + abs(actual - seasonal)
             if at_s - state.scored_s >= _SCORE_EVERY_S:
+                keep = 0.5 ** (_SCORE_EVERY_S / _DAY_S)
                 state.scored_s = at_s
                 state.errors.append(actual - (seasonal if self._is_seasonal else recent))
-        count = int(self.settings.remembered_s / _SCORE_EVERY_S)
-        del state.errors[:-count]
+                state.error_recent = keep * state.error_recent + abs(actual - recent)
+                state.error_seasonal = keep * state.error_seasonal + abs(actual - seasonal)
+        del state.errors[: -int(self.settings.remembered_s / _SCORE_EVERY_S)]
         recent = load.mean(now_s, 300.0)
         seasonal = recent * self._ratio(load, now_s, cold_start_s)
         state.pending.append((now_s + cold_start_s, recent, seasonal))
         state.headroom = self._quantile(recent)
-        return seasonal if self._is_seasonal else recent
+        return (seasonal if self._is_seasonal else recent), state.headroom
+
+    def wish(self, forecast: float, headroom: float) -> Target:
+        use = self.settings.use
+        reason = (
+            f"interactive work is expected to keep {forecast:.2f} replicas busy one cold start from now, "
+            f"and {headroom:.2f} more are headroom learned from past errors"
+        )
+        return Target(replicas=math.ceil((forecast + headroom) / use - 0.01), reason=reason)
 
     @property
     def _is_seasonal(self) -> bool:
@@ -67,15 +79,15 @@ class Forecast:
 
     def _quantile(self, load: float) -> float:
         """The error that all but `missed` of the remembered ones stay below; a prior while there are few."""
-        errors = self._sorted()
+        errors = sorted(self.state.errors)
         prior = self.settings.prior + self.settings.prior_share * load
         allowed = int(self.settings.missed * (len(errors) + 1))
-        if allowed < 1:
-            return max(0.0, prior, *errors[-1:])
-        return max(0.0, errors[-allowed])
-
-    def _sorted(self) -> list[float]:
-        return sorted(self.state.errors)
+        if not load and not any(errors):
+            # No interactive work was ever seen.
+            return 0.0
+        if len(errors) < _FEW:
+            return max(prior, *errors[-1:])
+        return max(0.0, errors[-max(1, allowed)])
 
     @staticmethod
     def _ratio(load: Load, now_s: float, ahead_s: float) -> float:
