@@ -51,33 +51,51 @@ class Guard:
         if observation.age_s > s.age_max_s:
             reason = f"what is known is {observation.age_s:.0f} s old, more than {s.age_max_s:.0f} s, so {have} stay"
             return Ruling(replicas=have, reason=reason, is_hold=True)
-        replicas, reasons = wanted, list[str]()
-
-        def at(value: int, reason: str) -> None:
-            nonlocal replicas
-            if value != replicas:
-                replicas = value
-                reasons.append(reason)
-
-        if have < replicas:
-            if observation.crash_looping > s.crash_looping_max:
-                at(have, f"{observation.crash_looping} consumers die as they start, so no more are added")
-            elif now_s - self.state.down_unix_s < s.cooldown_up_s:
-                at(have, f"some were stopped {now_s - self.state.down_unix_s:.0f} s ago")
-            elif s.step_up:
-                at(min(replicas, have + s.step_up), f"at most {s.step_up} more at once")
-        elif have > replicas:
-            if have - replicas <= s.hysteresis:
-                at(have, f"{have - replicas} fewer is within the hysteresis of {s.hysteresis}")
-            elif now_s - self.state.up_unix_s < s.cooldown_down_s:
-                at(have, f"some were started {now_s - self.state.up_unix_s:.0f} s ago, and {s.cooldown_down_s:.0f} s is the rest")
-            elif s.step_down:
-                at(max(replicas, have - s.step_down), f"at most {s.step_down} fewer at once")
+        replicas, reason = self._stepped(wanted, have, observation)
+        reasons = [reason] if reason else []
         # Limits come last: they hold whatever else is said.
-        at(max(replicas, s.minimum), f"the minimum is {s.minimum}")
-        at(min(replicas, s.maximum), f"the maximum is {s.maximum}")
+        for limited, why in (
+            (max(replicas, s.minimum), f"the minimum is {s.minimum}"),
+            (min(max(replicas, s.minimum), s.maximum), f"the maximum is {s.maximum}"),
+        ):
+            if limited != replicas:
+                replicas = limited
+                reasons.append(why)
         if replicas > have:
             self.state.up_unix_s = now_s
         elif replicas < have:
             self.state.down_unix_s = now_s
         return Ruling(replicas=replicas, reason=" and ".join(reasons))
+
+    def _stepped(self, wanted: int, have: int, observation: Observation) -> tuple[int, str]:
+        if wanted > have:
+            return self._up(wanted, have, observation)
+        if wanted < have:
+            return self._down(wanted, have, observation.unix_s)
+        return wanted, ""
+
+    def _up(self, wanted: int, have: int, observation: Observation) -> tuple[int, str]:
+        s, since_s = self.settings, observation.unix_s - self.state.down_unix_s
+        if observation.crash_looping > s.crash_looping_max:
+            return have, f"{observation.crash_looping} consumers die as they start, so no more are added"
+        if since_s < s.cooldown_up_s:
+            return (
+                have,
+                f"some were stopped {since_s:.0f} s ago, and {s.cooldown_up_s:.0f} s is the rest between changes",
+            )
+        if s.step_up and wanted > have + s.step_up:
+            return have + s.step_up, f"at most {s.step_up} more at once"
+        return wanted, ""
+
+    def _down(self, wanted: int, have: int, now_s: float) -> tuple[int, str]:
+        s, since_s = self.settings, now_s - self.state.up_unix_s
+        if have - wanted <= s.hysteresis:
+            return have, f"{have - wanted} fewer is within the hysteresis of {s.hysteresis}"
+        if since_s < s.cooldown_down_s:
+            return (
+                have,
+                f"some were started {since_s:.0f} s ago, and {s.cooldown_down_s:.0f} s is the rest between changes",
+            )
+        if s.step_down and wanted < have - s.step_down:
+            return have - s.step_down, f"at most {s.step_down} fewer at once"
+        return wanted, ""

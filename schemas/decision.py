@@ -39,7 +39,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`wanted` is what the policies came to, `target` what the guard left of it; `done` what was asked of the driver."""
+    """`wanted` is what the policies came to, `target` what the guard left of it, `action` what the driver was asked."""
 
     pool: str
     unix_ms: int
@@ -59,10 +59,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def sentences(decision: Decision) -> list[str]:
     """The decision for someone who never read this code."""
     seen = decision.inputs
-    lines = [
-        f"{seen.ready} consumers were ready, {seen.starting} starting, {seen.draining} draining; "
-        f"{seen.waiting_jobs:,} jobs waited ({seen.waiting_tokens:,} tokens) and {seen.running_jobs:,} ran."
-    ]
+    consumers = f"{seen.ready} consumers were ready, {seen.starting} starting, {seen.draining} draining"
+    jobs = f"{seen.waiting_jobs:,} jobs waited ({seen.waiting_tokens:,} tokens) and {seen.running_jobs:,} ran"
+    lines = [f"{consumers}; {jobs}."]
     for wish in decision.wishes:
         wanted = "had no wish" if wish.replicas is None else f"wanted {_consumers(wish.replicas)}"
         lines.append(f"{wish.policy} {wanted}: {wish.reason}.")

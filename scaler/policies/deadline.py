@@ -32,7 +32,9 @@ class DeadlineSettings(msgspec.Struct, frozen=True, kw_only=True):
 def need(observation: Observation, factor: float, interactive: float, settings: DeadlineSettings) -> Need:
     """`factor` scales predicted to real seconds; `interactive` is that lane's load in replicas, served first."""
     worst = Need(replicas=0.0)
-    work_s = factor * (observation.seconds_of(observation.running) + observation.seconds_of(observation.interactive_waiting))
+    work_s = factor * (
+        observation.seconds_of(observation.running) + observation.seconds_of(observation.interactive_waiting)
+    )
     for due in observation.due:
         work_s += factor * observation.seconds_of(due.tokens)
         left_s = due.deadline_unix_s - observation.unix_s

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import math
 
 import msgspec
@@ -19,18 +18,18 @@ _FEW = 30
 class ForecastSettings(msgspec.Struct, frozen=True, kw_only=True):
     # The share of its time that a replica may be busy with interactive work.
     use: float = 0.85
-    # How often the load may exceed forecast and headroom.
-    missed: float = 0.03
+    # The share of work that may come while the load exceeds forecast and headroom.
+    missed: float = 0.005
     # Errors older than this no longer count.
-    remembered_s: float = 3 * 3600.0
+    remembered_s: float = 24 * 3600.0
     # Before there are errors to learn from: headroom in replicas, and as a share of the load.
     prior: float = 1.0
     prior_share: float = 0.5
 
 
 class ForecastState(msgspec.Struct, kw_only=True):
-    # Errors made one cold start ahead, one a minute.
-    errors: list[float] = []
+    # (error made one cold start ahead, load that came with it), one a minute.
+    errors: list[tuple[float, float]] = []
     # Forecasts that wait for their time: (when, persistence, seasonal or the same).
     pending: list[tuple[float, float, float]] = []
     # Mean absolute errors of both, forgotten by half in a day.
@@ -44,9 +43,11 @@ class Forecast:
     def __init__(self, settings: ForecastSettings | None = None, state: ForecastState | None = None) -> None:
         self.settings = settings or ForecastSettings()
         self.state = state or ForecastState()
+        self._sorted_for = (0.0, 0)
+        self._headroom = 0.0
 
     def look(self, load: Load, now_s: float, cold_start_s: float, may_wait_s: float) -> tuple[float, float]:
-        """Forecast and headroom for one cold start from now, in replicas; learns from what was said a cold start ago."""
+        """Forecast and headroom for one cold start from now, in replicas; learns from what it said before."""
         state = self.state
         while state.pending and state.pending[0][0] <= now_s:
             at_s, recent, seasonal = state.pending.pop(0)
@@ -55,7 +56,8 @@ class Forecast:
             if at_s - state.scored_s >= _SCORE_EVERY_S:
                 keep = 0.5 ** (_SCORE_EVERY_S / _DAY_S)
                 state.scored_s = at_s
-                state.errors.append(actual - (seasonal if self._is_seasonal else recent))
+                error = actual - (seasonal if self._is_seasonal else recent)
+                state.errors.append((error, load.mean(now_s, 60.0)))
                 state.error_recent = keep * state.error_recent + abs(actual - recent)
                 state.error_seasonal = keep * state.error_seasonal + abs(actual - seasonal)
         del state.errors[: -int(self.settings.remembered_s / _SCORE_EVERY_S)]
@@ -78,16 +80,24 @@ class Forecast:
         return self.state.error_seasonal < self.state.error_recent
 
     def _quantile(self, load: float) -> float:
-        """The error that all but `missed` of the remembered ones stay below; a prior while there are few."""
-        errors = sorted(self.state.errors)
-        prior = self.settings.prior + self.settings.prior_share * load
-        allowed = int(self.settings.missed * (len(errors) + 1))
-        if not load and not any(errors):
+        """The error that all but `missed` of the remembered work came with, or less; a prior while that is little."""
+        errors = self.state.errors
+        if not load and not any(work for _, work in errors):
             # No interactive work was ever seen.
             return 0.0
         if len(errors) < _FEW:
-            return max(prior, *errors[-1:])
-        return max(0.0, errors[-max(1, allowed)])
+            prior = self.settings.prior + self.settings.prior_share * load
+            return max([prior, *(error for error, _ in errors)])
+        if self._sorted_for != (self.state.scored_s, len(errors)):
+            self._sorted_for = (self.state.scored_s, len(errors))
+            allowed = self.settings.missed * sum(work for _, work in errors)
+            self._headroom = 0.0
+            for error, work in sorted(errors, reverse=True):
+                self._headroom = max(0.0, error)
+                allowed -= work
+                if allowed < 0:
+                    break
+        return self._headroom
 
     @staticmethod
     def _ratio(load: Load, now_s: float, ahead_s: float) -> float:

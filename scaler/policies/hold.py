@@ -70,4 +70,6 @@ class Hold:
         while history[0][0] < now_s - back_s:
             history.pop(0)
         at_s, held = max(history, key=lambda one: (one[1], one[0]))
-        return Target(replicas=held, reason=f"{held} were wanted {now_s - at_s:.0f} s ago, within the last {back_s:.0f} s")
+        return Target(
+            replicas=held, reason=f"{held} were wanted {now_s - at_s:.0f} s ago, within the last {back_s:.0f} s"
+        )

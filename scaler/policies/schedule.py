@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from itertools import pairwise
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -102,7 +103,7 @@ class Schedule:
                 edges.update(edge for edge in (opened, closed) if begin_unix_s < edge < end_unix_s)
         ordered = sorted(edges)
         rows: list[Period] = []
-        for begin, end in zip(ordered, ordered[1:], strict=False):
+        for begin, end in pairwise(ordered):
             limits = self._at(begin)
             if rows and rows[-1].limits == limits:
                 rows[-1] = Period(begin_unix_s=rows[-1].begin_unix_s, end_unix_s=end, limits=limits)
@@ -169,4 +170,3 @@ class _Checked:
                 return
             if fired.date() not in self._except_on and opened + self._length_s > begin_unix_s:
                 yield opened, opened + self._length_s
-

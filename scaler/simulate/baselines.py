@@ -1,7 +1,7 @@
 """What others do, as their documents and code describe it, each with the setting that is usually tuned by hand.
 
-All are asked every 15 s, as the Kubernetes autoscaler is; those that sample more finely lose nothing that matters beside
-a cold start of a minute or more.
+All are asked every 15 s, as the Kubernetes autoscaler is; those that sample more finely lose nothing that matters
+beside a cold start of a minute or more.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import math
 from collections import deque
 
 from scaler.observation import INTERACTIVE
-from scaler.simulate.run import Look, Scaler
+from scaler.simulate.observe import Look
+from scaler.simulate.run import Scaler
 
 
 class Static:
@@ -84,7 +85,7 @@ class HpaOnCache:
 
 
 class KnativeKpa:
-    """Concurrency over a target, on a stable window of 60 s; when the last sample asks for twice as much, that rules."""
+    """Concurrency over a target, on a stable window of 60 s; when the last sample asks for twice that, it rules."""
 
     def __init__(self, target: float) -> None:
         self._target = target
@@ -136,7 +137,7 @@ class SageMakerBacklog:
 
 
 class DynamoBatch:
-    """Dynamo's batch policy: the largest rate that any deadline asks for, in requests, and last interval's online load."""
+    """Dynamo's batch policy: the largest rate a deadline asks for, in requests, and last interval's online load."""
 
     margin_s = 30.0
 
@@ -159,8 +160,8 @@ def static_settings(mean_replicas: float) -> list[float]:
     return [float(one) for one in range(max(1, math.floor(mean_replicas)), math.ceil(mean_replicas) * 3 + 3)]
 
 
-# By name: what makes one with a setting, the usual setting, and those tried in hindsight. Dynamo's settings are shares of
-# a replica's true mean rate, which its profiler would know.
+# By name: what makes one with a setting, the usual setting, and those tried in hindsight. Dynamo's are shares of a
+# replica's true mean rate, which its profiler would know.
 BASELINES: dict[str, tuple[type[Scaler], float | None, tuple[float, ...]]] = {
     "static": (Static, None, ()),
     "keda-lag": (KedaLag, 10.0, (10, 20, 32, 50, 75, 100, 150, 200, 300, 400, 600, 1000)),

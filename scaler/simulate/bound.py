@@ -1,8 +1,8 @@
 """The least that any way of scaling could cost: a linear programme that knows the future and may split replicas.
 
-In bins of time: `r` replicas serve, `u` start (each paid for one cold start), `x` is served of each lane, no earlier than
-it came and no later than it is due. Every choice errs downwards (fluid replicas, full batches, arrivals counted from
-their bin's beginning and deadlines until their bin's end), so no real course can be cheaper.
+In bins of time: `r` replicas serve, `u` start (each paid for one cold start), `x` is served of each lane, no earlier
+than it came and no later than it is due. Every choice errs downwards (fluid replicas,
+full batches, arrivals counted from their bin's beginning, deadlines until their bin's end): no course can be cheaper.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import msgspec
 import numpy as np
 
 from scaler.simulate.interior_point import Chain, solve
-from scaler.simulate.run import Setup
 from scaler.simulate.service import Floats
 from scaler.simulate.workload import Workload
+from scaler.simulate.world import Setup
 
 # Work that may wait in a bin where nothing may, in replica-bins: it keeps the programme's inside from being empty.
 _SLACK = 1e-4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -9,8 +10,10 @@ import numpy as np
 
 from scaler.policies.composed import Composed, ComposedSettings
 from scaler.simulate.bound import Bound, clairvoyant
-from scaler.simulate.run import Look, Outcome, Setup, simulate
+from scaler.simulate.observe import Look
+from scaler.simulate.run import Outcome, simulate
 from scaler.simulate.workload import Workload
+from scaler.simulate.world import Setup
 
 LANE_LATE_MAX, LATE_MAX = 0.01, 0.002
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -99,16 +102,17 @@ def ours(case: Case, settings: ComposedSettings | None = None) -> Row:
     return row_of(case, "penstock", None, outcome)
 
 
-def plot(row: Row, width: int = 96) -> str:
+def plot(row: Row, width: int = 60) -> str:
     """Replicas over time, one character for each stretch, scaled to the highest."""
     if not row.course:
         return ""
     times = np.array([at for at, _ in row.course])
     wanted = np.array([replicas for _, replicas in row.course], dtype=float)
-    edges = np.linspace(0, times[-1] + 1e-9, min(width, len(times)) + 1)
+    count = min(width, len(times))
+    edges = [(float(times[-1]) + 1e-9) * number / count for number in range(count + 1)]
     most = max(1.0, float(wanted.max()))
     line = ""
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in pairwise(edges):
         inside = wanted[(times >= begin) & (times < end)]
         height = float(inside.mean()) if len(inside) else 0.0
         line += _BLOCKS[min(8, int(np.ceil(height / most * 8)))]
@@ -116,13 +120,15 @@ def plot(row: Row, width: int = 96) -> str:
 
 
 def as_table_row(row: Row) -> dict[str, Any]:
+    """For a terminal of 80 columns; lanes in the order of the workload, shares in percent."""
     return {
         "scaler": row.scaler if row.setting is None else f"{row.scaler} {row.setting:g}",
-        "GPU-h": round(row.gpu_hours, 2),
-        "× bound": round(row.vs_bound, 3),
-        "late %": round(100 * row.late_share, 2),
-        **{f"{lane} late %": round(100 * share, 2) for lane, share in row.late_by_lane.items()},
-        **{f"{lane} p99 s": value for lane, value in row.delay_p99_s.items()},
+        "GPU-h": f"{row.gpu_hours:.2f}",
+        "× bound": f"{row.vs_bound:.3f}",
+        "late %": f"{100 * row.late_share:.2f}",
+        "by lane": " ".join(f"{100 * share:.2f}" for share in row.late_by_lane.values()),
+        "p50 s": " ".join(f"{value:.0f}" for value in row.delay_p50_s.values()),
+        "p99 s": " ".join(f"{value:.0f}" for value in row.delay_p99_s.values()),
         "starts": row.starts,
-        "meets": "yes" if row.keeps_promises else "no",
+        "ok": "yes" if row.keeps_promises else "no",
     }

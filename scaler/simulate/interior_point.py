@@ -35,7 +35,6 @@ class Solution(msgspec.Struct, frozen=True, kw_only=True):
     values: Floats
     lower: float
     gap: float
-    rounds: int
 
 
 class _Normal:
@@ -70,8 +69,7 @@ class _Normal:
 def solve(chain: Chain, tolerance: float = 1e-5, rounds_max: int = 120) -> Solution:
     x, y, s = _begin(chain)
     count = x.size
-    rounds = 0
-    for rounds in range(1, rounds_max + 1):
+    for _ in range(rounds_max):
         primal = chain.right - chain.times(x)
         dual = chain.cost - chain.transposed(y) - s
         mu = float((x * s).sum()) / count
@@ -88,7 +86,7 @@ def solve(chain: Chain, tolerance: float = 1e-5, rounds_max: int = 120) -> Solut
         a, b = 0.995 * _longest(x, dx), 0.995 * _longest(s, ds)
         x, y, s = x + a * dx, y + b * dy, s + b * ds
     upper, lower = float((chain.cost * x).sum()), float((chain.right * y).sum())
-    return Solution(values=x, lower=lower, gap=max(0.0, upper - lower) / max(abs(upper), 1e-9), rounds=rounds)
+    return Solution(values=x, lower=lower, gap=max(0.0, upper - lower) / max(abs(upper), 1e-9))
 
 
 def _begin(chain: Chain) -> tuple[Floats, Floats, Floats]:

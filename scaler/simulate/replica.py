@@ -11,8 +11,10 @@ class Replica:
     """Holds running jobs as (step at which it ends, job). Who calls `begin_step` says what joins."""
 
     __slots__ = (
+        "batch_kv",
         "batch_slots",
         "began_s",
+        "held",
         "is_draining",
         "is_leaping",
         "is_ready",
@@ -26,8 +28,6 @@ class Replica:
         "step",
         "step_length_s",
         "version",
-        "batch_kv",
-        "held",
     )
 
     def __init__(self, number: int, started_s: float, model: ServiceModel) -> None:

@@ -5,21 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from scaler.simulate.service import Floats, ServiceModel
-from scaler.simulate.workload import LONG_LANES, LaneRule, Trace, Workload, with_lanes
+from scaler.simulate.workload import LONG_LANES, Ints, LaneRule, Trace, Workload, with_lanes
 
 _DAY_S = 86400.0
 
 
 def synthetic_week(seed: int = 0, days: float = 7.0, replicas: float = 5.0) -> Workload:
     """Busy afternoons, quiet nights, half as much at weekends, bursts of minutes; long prompts and answers, so that a
-    week is a few hundred thousand jobs. `replicas` are what the mean load keeps busy."""
+    week is a million jobs. `replicas` are what the mean load keeps busy.
+    """
     rng = np.random.default_rng(seed)
     step_s = 60.0
     at_s = np.arange(0.0, days * _DAY_S, step_s)
     rate = _rhythm(at_s) * _bursts(rng, len(at_s))
     prompt_mean, output_mean = 4000.0, 600.0
     job_s = float(ServiceModel().work_s(np.array([prompt_mean]), np.array([output_mean]))[0])
-    jobs = rng.poisson(rate / rate.mean() * replicas * step_s / job_s)
+    jobs: Ints = np.asarray(rng.poisson(rate / rate.mean() * replicas * step_s / job_s), dtype=np.int64)
     arrival = np.repeat(at_s, jobs) + rng.random(int(jobs.sum())) * step_s
     arrival.sort()
     trace = Trace(
@@ -66,5 +67,3 @@ def _bursts(rng: np.random.Generator, steps: int) -> Floats:
 def _lengths(rng: np.random.Generator, count: int, mean: float, sigma: float, most: float) -> Floats:
     drawn = rng.lognormal(np.log(mean) - sigma**2 / 2, sigma, count)
     return np.clip(np.round(drawn), 1.0, most)
-
-

@@ -16,9 +16,9 @@ class Waiting:
     """Windows are the same for all jobs of a lane, so each lane is a plain queue in order of its deadlines."""
 
     def __init__(self, workload: Workload) -> None:
-        self._lane = workload.lane.tolist()
-        self._prompt = workload.prompt.tolist()
-        self._deadline = workload.deadline_s.tolist()
+        self._lane: list[int] = workload.lane.tolist()
+        self._prompt: list[float] = workload.prompt.tolist()
+        self._deadline: list[float] = workload.deadline_s.tolist()
         self._rules = workload.lanes
         self._interactive = [rule.is_interactive for rule in workload.lanes]
         self.queues: list[deque[int]] = [deque() for _ in workload.lanes]
@@ -31,7 +31,7 @@ class Waiting:
         self.queues[lane].append(job)
         self.jobs += 1
         key = int(self._deadline[job] / self._bin_s[lane])
-        amount = self._bins[lane].setdefault(key, [0, 0.0])
+        amount = self._bins[lane].setdefault(key, [0.0, 0.0])
         amount[0] += 1
         amount[1] += self._prompt[job]
 
