@@ -56,11 +56,11 @@ def _rhythm(at_s: Floats) -> Floats:
 
 
 def _bursts(rng: np.random.Generator, steps: int) -> Floats:
-    """Slow wandering, and a few times a day some minutes of up to three times the rate."""
+    """Slow wandering, and a few times a day some minutes of up to twice the rate."""
     slow = np.convolve(rng.normal(size=steps), np.ones(60) / np.sqrt(60), mode="same") * 0.1
     bursts = np.ones(steps)
     for begin in np.flatnonzero(rng.random(steps) < 4 / 1440):
-        bursts[begin : begin + int(rng.integers(3, 20))] *= 1 + 2 * rng.random()
+        bursts[begin : begin + int(rng.integers(3, 20))] *= 1 + rng.random()
     return np.exp(slow) * bursts
 
 
