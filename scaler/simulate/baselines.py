@@ -140,20 +140,30 @@ class DynamoBatch:
     """Dynamo's batch policy: the largest rate a deadline asks for, in requests, and last interval's online load."""
 
     margin_s = 30.0
+    # It decides once an interval; a shorter one would only see more noise.
+    interval_s = 60.0
 
     def __init__(self, safe_rate: float) -> None:
         self._safe_rate = safe_rate
+        self._decided_s = 0.0
+        self._online = 0
+        self._replicas = -1
 
     def replicas(self, look: Look) -> int:
         seen = look.observation
+        arrived = seen.arrived.get(INTERACTIVE)
+        self._online += arrived.jobs if arrived else 0
+        passed_s = seen.unix_s - self._decided_s
+        if passed_s < self.interval_s:
+            return seen.replicas if self._replicas < 0 else self._replicas
         required, remaining = 0.0, 0
         for due in seen.due:
             remaining += due.tokens.jobs
             left_s = due.deadline_unix_s - seen.unix_s - seen.cold_start_s - self.margin_s
-            required = max(required, remaining / max(seen.tick_s, left_s))
-        arrived = seen.arrived.get(INTERACTIVE)
-        online = arrived.jobs / max(1.0, seen.tick_s) if arrived else 0.0
-        return math.ceil((online + required) / self._safe_rate)
+            required = max(required, remaining / max(self.interval_s, left_s))
+        self._replicas = math.ceil((self._online / passed_s + required) / self._safe_rate)
+        self._decided_s, self._online = seen.unix_s, 0
+        return self._replicas
 
 
 def static_settings(mean_replicas: float) -> list[float]:
@@ -168,5 +178,5 @@ BASELINES: dict[str, tuple[type[Scaler], float | None, tuple[float, ...]]] = {
     "hpa-kv": (HpaOnCache, 0.7, (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)),
     "knative-kpa": (KnativeKpa, 70.0, (20, 40, 70, 100, 140, 200, 300, 500)),
     "sagemaker": (SageMakerBacklog, 5.0, (5, 20, 50, 100, 150, 200, 300, 500)),
-    "dynamo-batch": (DynamoBatch, 0.85, (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 1.0)),
+    "dynamo-batch": (DynamoBatch, 0.85, (0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 1.0)),
 }
