@@ -64,6 +64,10 @@ class Composed:
     def pace(self) -> float:
         return self._pace.factor
 
+    def interactive_load(self, now_s: float) -> float:
+        """What interactive work kept busy over the last five minutes, in replicas."""
+        return self._interactive.mean(now_s, 300.0)
+
     def decide(self, observation: Observation) -> Target:
         return self.explained(observation)[0]
 
@@ -72,7 +76,7 @@ class Composed:
         self._pace.learn(observation)
         self._count_arrivals(observation)
         now_s = observation.unix_s
-        load = self._interactive.mean(now_s, 300.0)
+        load = self.interactive_load(now_s)
         short = self._short.mean(now_s, self.settings.hold.short_mean_s)
         forecast, headroom = self._forecast.look(
             self._interactive, now_s, observation.cold_start_s, observation.interactive_window_s
