@@ -20,6 +20,11 @@ class ForecastSettings(msgspec.Struct, frozen=True, kw_only=True):
     use: float = 0.85
     # The share of work that may come while the load exceeds forecast and headroom.
     missed: float = 0.005
+    # Where lateness is measured, that share is relaxed up to this while fewer than `late` of the jobs are late.
+    missed_max: float = 0.06
+    late: float = 0.003
+    # A day without late jobs relaxes all the way.
+    relaxed_in_s: float = _DAY_S
     # Errors older than this no longer count.
     remembered_s: float = 24 * 3600.0
     # Before there are errors to learn from: headroom in replicas, and as a share of the load.
@@ -28,6 +33,11 @@ class ForecastSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ForecastState(msgspec.Struct, kw_only=True):
+    # What `missed` was relaxed by.
+    relaxed: float = 0.0
+    # Mean interactive jobs a second, forgotten by half in a day.
+    jobs_s: float = 0.0
+    jobs: float = 0.0
     # (error made one cold start ahead, load that came with it), one a minute.
     errors: list[tuple[float, float]] = []
     # Forecasts that wait for their time: (when, persistence, seasonal or the same).
@@ -67,6 +77,19 @@ class Forecast:
         state.headroom = self._quantile(recent)
         return (seasonal if self._is_seasonal else recent), state.headroom
 
+    def relax(self, arrived: int, late: int | None, tick_s: float) -> None:
+        """Adaptive conformal inference on what matters: late jobs, not missed forecasts."""
+        if late is None:
+            return
+        s, state = self.settings, self.state
+        keep = 0.5 ** (tick_s / _DAY_S)
+        state.jobs = keep * state.jobs + arrived
+        state.jobs_s = keep * state.jobs_s + tick_s
+        usual = max(1.0, state.jobs / max(1.0, state.jobs_s) * tick_s)
+        step = (s.missed_max - s.missed) * tick_s / s.relaxed_in_s
+        state.relaxed += step * (1 - late / usual / s.late)
+        state.relaxed = min(s.missed_max - s.missed, max(0.0, state.relaxed))
+
     def wish(self, forecast: float, headroom: float) -> Target:
         use = self.settings.use
         reason = (
@@ -90,7 +113,7 @@ class Forecast:
             return max([prior, *(error for error, _ in errors)])
         if self._sorted_for != (self.state.scored_s, len(errors)):
             self._sorted_for = (self.state.scored_s, len(errors))
-            allowed = self.settings.missed * sum(work for _, work in errors)
+            allowed = (self.settings.missed + self.state.relaxed) * sum(work for _, work in errors)
             self._headroom = 0.0
             for error, work in sorted(errors, reverse=True):
                 self._headroom = max(0.0, error)

@@ -27,6 +27,7 @@ class Observer:
         self._job = 0
         self._prompt = 0.0
         self._output = 0.0
+        self._late = 0
         self._had_queue = False
         self._arrivals = world.workload.arrival_s
         self._sums = np.concatenate([[0.0], np.cumsum(world.workload.prompt)])
@@ -49,6 +50,7 @@ class Observer:
             draining=len(ready) - len(working),
             interactive_waiting=interactive,
             due=due,
+            interactive_late=world.interactive_late - self._late,
             running=Tokens(jobs=running, output=running * mean_output[0] / mean_output[1] / 2),
             arrived=self._arrived(now_s, means),
             processed=Tokens(prompt=world.prompt_done - self._prompt, output=produced - self._output),
@@ -59,6 +61,7 @@ class Observer:
             short_lanes=[rule.name for rule in world.workload.lanes if rule.window_s <= 7200],
             service_p95_s=world.service_p95(),
         )
+        self._late = world.interactive_late
         self._seen_s, self._prompt, self._output, self._had_queue = now_s, world.prompt_done, produced, has_queue
         kv = sum(one.kv for one in ready) / (max(1, len(ready)) * world.setup.model.kv_tokens)
         return Look(observation=observation, running_jobs=running, kv_use=kv)

@@ -55,6 +55,8 @@ class World:
         self.ended = np.full(workload.jobs, np.nan)
         self.unfinished = workload.jobs
         self.prompt_done = 0.0
+        self.interactive_late = 0
+        self._latest: list[float] = workload.deadline_s.tolist()
         self.output_done = 0.0
         self.output_sum = [0.0] * len(workload.lanes)
         self.output_count = [0.0] * len(workload.lanes)
@@ -155,6 +157,8 @@ class World:
             self.waiting.take(job)
             replica.join(job, self._output[job], self._kv[job])
             self.began[job] = now_s
+            if now_s > self._latest[job] and self._interactive[self._lane[job]]:
+                self.interactive_late += 1
             taken += tokens
         return taken
 

@@ -77,3 +77,24 @@ def test_yesterday_counts_only_while_it_does_better() -> None:
         forecast.look(load, now_s, 1800.0, 30.0)
 
     assert forecast.state.error_seasonal < forecast.state.error_recent
+
+
+def test_days_without_late_jobs_relax_the_headroom_and_late_ones_take_it_back() -> None:
+    forecast = Forecast()
+    for _ in range(2 * 1440):
+        forecast.relax(arrived=60, late=0, tick_s=60.0)
+    relaxed = forecast.state.relaxed
+
+    for _ in range(3):
+        forecast.relax(arrived=60, late=20, tick_s=60.0)
+
+    assert relaxed == pytest.approx(forecast.settings.missed_max - forecast.settings.missed)
+    assert forecast.state.relaxed < 0.9 * relaxed
+
+
+def test_nothing_is_relaxed_where_nobody_measures_late_jobs() -> None:
+    forecast = Forecast()
+
+    forecast.relax(arrived=60, late=None, tick_s=60.0)
+
+    assert forecast.state.relaxed == 0.0
