@@ -24,14 +24,16 @@ from schemas.result import decode_result
 
 _log = logging.getLogger("penstock.producer")
 
+_LIVE = f"{subjects.ROOT}.reply.live."
+
 
 class Inbox:
     """Feeds are held weakly: a job whose handle nobody holds costs nothing, however many were submitted."""
 
     def __init__(self, token: str, recheck: Callable[[Feed], None]) -> None:
         self.token = token
-        # Of jobs by id: events carry no more, and an id is unguessable or chosen by one caller.
-        self._feeds: weakref.WeakValueDictionary[str, Feed] = weakref.WeakValueDictionary()
+        # By the whole address: two tenants may choose the same id, and one client may serve both.
+        self._feeds: weakref.WeakValueDictionary[Address, Feed] = weakref.WeakValueDictionary()
         self._recheck = recheck
         self._announced: set[tuple[str, str]] = set()
         self._subscriptions: dict[str, Subscription] = {}
@@ -43,7 +45,7 @@ class Inbox:
 
     async def open(self, broker: Broker) -> None:
         self._broker = broker
-        await self._subscribe(subjects.live_reply(self.token), self._on_frame)
+        await self._subscribe(subjects.live_replies(self.token), self._on_frame)
 
     async def close(self) -> None:
         if self._broker is not None and not self._broker.nc.is_closed:
@@ -54,17 +56,17 @@ class Inbox:
     def feeds(self) -> list[Feed]:
         return list(self._feeds.values())
 
-    def feed_of(self, job: str) -> Feed | None:
-        return self._feeds.get(job)
+    def feed_of(self, address: Address) -> Feed | None:
+        return self._feeds.get(address)
 
     def add(self, feed: Feed) -> None:
-        self._feeds[feed.address.job] = feed
+        self._feeds[feed.address] = feed
 
     def forget(self, feed: Feed) -> None:
         """Its job has ended."""
         self._retired.add(feed.address)
-        if self._feeds.get(feed.address.job) is feed:
-            del self._feeds[feed.address.job]
+        if self._feeds.get(feed.address) is feed:
+            del self._feeds[feed.address]
 
     def hears_results_of(self, pool: str, tenant: str) -> bool:
         return (pool, tenant) in self._announced
@@ -100,17 +102,17 @@ class Inbox:
             await self.hear_kept(address)
             async for message in stored.messages(self._broker, subjects.REPLIES_STREAM, subject):
                 seen.add(message.data)
-                self.take_frame(message.data)
+                self._take_frame(subject, message.data)
         finally:
             del self._held[subject]
             for payload in held:
                 if payload not in seen:
-                    self.take_frame(payload)
+                    self._take_frame(subject, payload)
 
     async def drop_retired(self) -> None:
         """Ends what was heard for single jobs that have ended."""
         retired, self._retired = self._retired, set()
-        if not self._subscriptions.keys() - {subjects.live_reply(self.token)}:
+        if not self._subscriptions.keys() - {subjects.live_replies(self.token)}:
             return
         for address in retired:
             for subject in (subjects.done(*address), subjects.kept_reply(*address)):
@@ -127,11 +129,13 @@ class Inbox:
     async def _on_frame(self, message: Msg) -> None:
         held = self._held.get(message.subject) if self._held else None
         if held is None:
-            self.take_frame(message.data)
+            self._take_frame(message.subject, message.data)
         else:
             held.append(message.data)
 
-    def take_frame(self, payload: bytes) -> None:
+    def _take_frame(self, subject: str, payload: bytes) -> None:
+        """`penstock.reply.live.<token>.<pool>.<tenant>`, or kept: `penstock.reply.kept.<pool>.<tenant>.<job>`."""
+        pool, tenant = subject.split(".")[3 + subject.startswith(_LIVE) :][:2]
         try:
             events = decode_frame(payload)
         except msgspec.DecodeError:
@@ -140,7 +144,7 @@ class Inbox:
             return
         now = asyncio.get_running_loop().time()
         for event in events:
-            feed = self._feeds.get(event.job)
+            feed = self._feeds.get(Address(pool, tenant, event.job))
             if feed is not None:
                 feed.heard_at = now
                 self._take(feed, event)
@@ -156,8 +160,8 @@ class Inbox:
             self._recheck(feed)
 
     async def _on_done(self, message: Msg) -> None:
-        feed = self._feeds.get(message.subject.rpartition(".")[2])
-        if feed is None or subjects.done(*feed.address) != message.subject:
+        feed = self._feeds.get(Address(*message.subject.split(".")[2:5]))
+        if feed is None:
             return
         try:
             result = decode_result(message.data)

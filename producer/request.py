@@ -217,7 +217,7 @@ def _reply_to(request: Request, pool: str, tenant: str, job_id: str, inbox_token
         return subjects.kept_reply(pool, tenant, job_id)
     if request.stream is not True:
         raise JobMalformed(f'stream must be True, False or "kept", not {request.stream!r}', param="stream")
-    return subjects.live_reply(inbox_token) if inbox_token else ""
+    return subjects.live_reply(inbox_token, pool, tenant) if inbox_token else ""
 
 
 def _name(value: object, field: str) -> str:

@@ -125,8 +125,8 @@ class Session:
 
     def handle_of(self, address: Address) -> Handle:
         """A job known by its id only."""
-        feed = self._inbox.feed_of(address.job)
-        if feed is None or feed.address != address:
+        feed = self._inbox.feed_of(address)
+        if feed is None:
             feed = self._new_feed(address, None)
         return Handle(self, feed, lane=None, seq=0, duplicate=False)
 
@@ -195,8 +195,8 @@ class Session:
             feed = self._new_feed(address, None)
             feed.finish(known)
             return self._handle(one, feed, Ack(stream="", seq=0))
-        feed = self._inbox.feed_of(address.job)
-        if feed is None or feed.address != address or feed.is_finished:
+        feed = self._inbox.feed_of(address)
+        if feed is None or feed.is_finished:
             feed = self._new_feed(address, None)
             feed.is_live = self._inbox.hears_results_of(address.pool, address.tenant)
         # Where a job is that was moved, its number in the backlog says nothing.
@@ -207,8 +207,8 @@ class Session:
     async def _feed_for(self, placed: Placed, listener: Listener | None) -> Feed:
         one = placed.one
         address = address_of(one)
-        known = self._inbox.feed_of(address.job)
-        if known is not None and known.address == address and not known.is_finished:
+        known = self._inbox.feed_of(address)
+        if known is not None and not known.is_finished:
             return known
         feed = self._new_feed(address, listener)
         feed.is_own = True

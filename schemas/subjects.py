@@ -159,8 +159,20 @@ def results_of_tenant(pool: str, tenant: str) -> str:
     return f"{ROOT}.results.{checked_name(pool, 'pool')}.{checked_name(tenant, 'tenant')}.*"
 
 
-def live_reply(token: str) -> str:
-    """One client's inbox: the frames of all its jobs. The token must be unguessable."""
+def live_reply(token: str, pool: str, tenant: str) -> str:
+    """Where the frames of one client's jobs go. The token must be unguessable.
+
+    Frames name jobs by their ids only, and two tenants may use the same: each has a subject of its own.
+    """
+    return f"{_live_inbox(token)}.{checked_name(pool, 'pool')}.{checked_name(tenant, 'tenant')}"
+
+
+def live_replies(token: str) -> str:
+    """All of one client's."""
+    return f"{_live_inbox(token)}.>"
+
+
+def _live_inbox(token: str) -> str:
     return f"{ROOT}.reply.live.{checked_job_id(token, 'token')}"
 
 

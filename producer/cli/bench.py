@@ -14,6 +14,7 @@ from schemas.errors import ConfigError
 BENCHES = {
     "admission": ("producer.bench.admission", "who is let into the engine: our forecast, fixed concurrency and others"),
     "interference": ("producer.bench.interference", "bursts of chats beside three batches on the same consumer"),
+    "gateway": ("producer.bench.gateway", "what HTTP adds: the OpenAI front door on the simulated engine"),
     "parity": ("producer.bench.parity", "`vllm run-batch` and `penstock run-batch` give the same tokens"),
     "prefixes": ("producer.bench.prefixes", "jobs with the same beginning, put side by side by the dispatcher"),
     "tail": ("producer.bench.tail", "consumers of different speed share the end of a backlog"),

@@ -26,7 +26,13 @@ class Invocation(NamedTuple):
 
 
 # Words that another program of ours reads; this process becomes it, so that signals and exit codes need no go-between.
-PROGRAMS = {"consumer": ("consumer",), "dispatcher": ("scaler", "dispatcher")}
+PROGRAMS = {
+    "consumer": ("consumer",),
+    "dispatcher": ("scaler", "dispatcher"),
+    "gateway": ("producer.gateway",),
+    "simulate": ("scaler.simulate",),
+    "plan": ("scaler.simulate", "plan"),
+}
 
 Command = Callable[[Invocation], int]
 
@@ -51,8 +57,12 @@ def main(arguments: list[str] | None = None) -> int:
     if words and words[0] in PROGRAMS:
         program = [sys.executable, "-P", "-m", *PROGRAMS[words[0]], *words[1:]]
         os.execv(sys.executable, program)  # noqa: S606 - no shell is the point
+    if words and words[0] == "keys":
+        from producer.gateway.keys_cli import main as keys  # noqa: PLC0415 - each command pays for its own imports
+
+        return _guarded(lambda: keys(words[1:]), as_json="--json" in words)
     if words and words[0] == "bench":
-        from producer.cli.bench import bench  # noqa: PLC0415 - each command pays for its own imports
+        from producer.cli.bench import bench  # noqa: PLC0415 - as above
 
         return _guarded(lambda: bench(words[1:]), as_json="--json" in words)
     from producer.cli.parser import parser  # noqa: PLC0415 - as above

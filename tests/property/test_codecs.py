@@ -37,7 +37,7 @@ jobs = st.builds(
     id=names,
     body=raws,
     endpoint=st.sampled_from([endpoint.value for endpoint in Endpoint]),
-    reply_to=st.just("") | names.map(subjects.live_reply),
+    reply_to=st.just("") | names.map(lambda name: subjects.live_reply(name, "p", "t")),
     deadline_unix_ms=times,
     submitted_unix_ms=times,
     priority=st.integers(-(2**31), 2**31 - 1),
@@ -160,7 +160,8 @@ def test_any_text_is_a_subject_of_ours_or_malformed(text: str) -> None:
         subjects.parse_ready,
         subjects.checked_reply,
         subjects.ready_of_pool,
-        subjects.live_reply,
+        lambda name: subjects.live_reply("token", name, "t"),
+        lambda name: subjects.live_reply("token", "p", name),
         subjects.checked_job_id,
     ]
     for check in checks:
