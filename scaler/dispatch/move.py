@@ -26,6 +26,10 @@ from schemas.unstarted import shared, unstarted
 
 log = logging.getLogger(__name__)
 
+# Jobs in one move, and about how many bytes of them: all of a move is in memory at once.
+_MOST = 500
+_BYTES_MOST = 32 * 1024 * 1024
+_WEIGHT = 0.05
 _HEADERS = (subjects.HEADER_JOB, subjects.HEADER_VERSION, subjects.HEADER_TICKET)
 
 
@@ -49,6 +53,12 @@ class Mover:
         self._broker = broker
         self._pool = pool
         self._stream = subjects.backlog_stream(pool)
+        self._mean_bytes = 0.0
+
+    @property
+    def most(self) -> int:
+        """Jobs to move at once."""
+        return max(1, min(_MOST, int(_BYTES_MOST / max(1.0, self._mean_bytes))))
 
     async def to_ready(self, seqs: Sequence[int], announce: Callable[[list[Moved]], None]) -> list[Moved]:
         """Those of `seqs` that are in READY now; the others are gone from BACKLOG, or no jobs.
@@ -68,6 +78,7 @@ class Mover:
             except JobMalformed:
                 log.warning("backlog.unreadable", extra={"subject": message.subject, "seq": message.seq})
                 continue
+            self._mean_bytes += _WEIGHT * (len(message.data) - self._mean_bytes)
             job = _job_of(message)
             headers = {name: message.headers[name] for name in _HEADERS if name in message.headers}
             subject = subjects.ready(self._pool, lane, tenant)

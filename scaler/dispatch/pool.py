@@ -41,7 +41,6 @@ from schemas.errors import BusUnavailable, JobMalformed
 
 log = logging.getLogger(__name__)
 
-_MOVE_MOST = 500
 _MOVES_AT_ONCE = 4
 # Rounds are at least so far apart, that one move carries several jobs, and at most so far.
 _ROUND_S = 0.005
@@ -227,7 +226,7 @@ class PoolDispatcher:
             if room > 0 and not len(self._backlog):
                 self._is_more_in_line = False
             while room > 0 and len(self._moves) < _MOVES_AT_ONCE and len(self._backlog):
-                wanted = min(room, _MOVE_MOST)
+                wanted = min(room, self._mover.most)
                 seqs = self._backlog.pick(wanted, self._unix_ms(), self.capacity())
                 self._is_more_in_line = len(seqs) == wanted
                 if not seqs:
