@@ -19,7 +19,7 @@ from scaler.dispatch.orders import Order, Orders
 from schemas import subjects
 from schemas.dispatch import Cancel
 from schemas.errors import BusUnavailable, DeadlinePassed, JobCancelled
-from schemas.result import decode_result
+from schemas.result import Result, decode_result
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,11 @@ class Ending:
         self._gone = gone
         self._mover = Mover(broker, pool)
         self._orders = Orders(broker, pool)
+        # Orders that are not carried out to their end, and jobs that came back in line although one concerns them.
+        self._open: dict[str, Order] = {}
+        self._returned: dict[str, list[int]] = {}
+        # Whose answer is being fetched; an order or a deadline may still take them away.
+        self._sharing: set[int] = set()
         self.expired = 0
         self.cancelled = 0
         self.coalesced = 0
@@ -62,7 +67,7 @@ class Ending:
             for waiting in self._behind()
             if waiting.deadline_unix_ms and waiting.deadline_unix_ms <= now_unix_ms
         ]
-        self._coalescer.leave(set(behind))
+        self._leave(behind)
         return late + behind
 
     async def expire(self, seqs: list[int]) -> None:
@@ -77,37 +82,67 @@ class Ending:
         """
         order = Order(tenant=cancel.tenant, last_seq=last_seq, jobs=list(cancel.jobs), batch=cancel.batch)
         await self._orders.keep(order_id, order)
+        self._open[order_id] = order
         return self._take(order)
 
     async def carry_out(self, order_id: str, seqs: list[int]) -> None:
+        """Begins when no move is under way that was so at the order: what a failed one gives back is cancelled too."""
         error = JobCancelled("cancelled before it started")
-        self.cancelled += await self._end_all(seqs, lambda chunk: self._mover.end(chunk, error), "cancelled")
+        while seqs := [*seqs, *self._returned.pop(order_id, [])]:
+            self.cancelled += await self._end_all(seqs, lambda chunk: self._mover.end(chunk, error), "cancelled")
+            seqs = []
+        self._open.pop(order_id, None)
         with contextlib.suppress(BusUnavailable):
             await self._orders.done(order_id)
 
-    async def resume(self) -> None:
-        """Carries out what an earlier leader was ordered."""
+    async def begin(self, left_moving: list[int]) -> list[tuple[str, list[int]]]:
+        """Before anything is picked: what an earlier leader was ordered, to be given to `carry_out`.
+
+        `left_moving`: what an earlier lead of this process had not done with.
+
+        Raises:
+            BusUnavailable: the broker did not answer.
+        """
+        self._open.clear()
+        self._returned.clear()
+        self._sharing.clear()
+        self.give_back(left_moving)
+        resumed: list[tuple[str, list[int]]] = []
         async for order_id, order in self._orders.open():
+            self._open[order_id] = order
             seqs = self._take(order)
             log.info("order.resumed", extra={"pool": self._pool, "order": order_id, "jobs": len(seqs)})
-            await self.carry_out(order_id, seqs)
+            resumed.append((order_id, seqs))
+        return resumed
 
     async def share(self, tenant: str, job: str, behind: list[int]) -> None:
         """Gives the answer of a job to those that waited for it; without one they wait again."""
+        self._sharing.update(behind)
+        first: Result | None = None
         with contextlib.suppress(msgspec.DecodeError, BusUnavailable):
             stored = await self._broker.last_on(subjects.RESULTS_STREAM, subjects.result(self._pool, tenant, job))
             first = decode_result(stored.data) if stored else None
-            if first is not None and first.is_completed:
-                self.coalesced += await self._end_all(
-                    behind, lambda chunk: self._mover.share(chunk, first), "coalesced"
-                )
-                return
-        self.give_back(behind)
+        # Some may have been cancelled or late meanwhile.
+        behind = [seq for seq in behind if seq in self._sharing]
+        self._sharing.difference_update(behind)
+        if first is None or not first.is_completed:
+            self.give_back(behind)
+            return
+        answer = first
+        self.coalesced += await self._end_all(behind, lambda chunk: self._mover.share(chunk, answer), "coalesced")
 
     def give_back(self, seqs: list[int]) -> None:
-        """They wait in line again."""
-        self._moving.difference_update(seqs)
-        self._backlog.put_back(seqs)
+        """They wait in line again, but for those that were cancelled meanwhile."""
+        in_line: list[int] = []
+        for seq in seqs:
+            waiting = self._backlog.waiting(seq) if self._open else None
+            order_id = next((name for name, order in self._open.items() if waiting and _concerns(order, waiting)), None)
+            if order_id is None:
+                in_line.append(seq)
+            else:
+                self._returned.setdefault(order_id, []).append(seq)
+        self._moving.difference_update(in_line)
+        self._backlog.put_back(in_line)
 
     def _take(self, order: Order) -> list[int]:
         keys = {key_of(job) for job in order.jobs}
@@ -120,14 +155,18 @@ class Ending:
         # What came after the order is none of its business.
         self._backlog.put_back([seq for seq in seqs if seq > order.last_seq])
         seqs = [seq for seq in seqs if seq <= order.last_seq]
-        behind = [waiting.seq for waiting in self._behind() if _concerns(order, keys, waiting)]
-        self._coalescer.leave(set(behind))
+        behind = [waiting.seq for waiting in self._behind() if _concerns(order, waiting)]
+        self._leave(behind)
         self._moving.update(seqs)
         return seqs + behind
 
     def _behind(self) -> list[Waiting]:
-        found = (self._backlog.waiting(seq) for seq in self._coalescer.behind())
+        found = (self._backlog.waiting(seq) for seq in [*self._coalescer.behind(), *self._sharing])
         return [waiting for waiting in found if waiting is not None]
+
+    def _leave(self, seqs: list[int]) -> None:
+        self._coalescer.leave(set(seqs))
+        self._sharing.difference_update(seqs)
 
     async def _end_all(self, seqs: list[int], end: Ends, verdict: str) -> int:
         """Until all of them have a result and are out of BACKLOG; how many had none before."""
@@ -149,9 +188,9 @@ class Ending:
         return ended
 
 
-def _concerns(order: Order, keys: set[int], waiting: Waiting) -> bool:
+def _concerns(order: Order, waiting: Waiting) -> bool:
     if waiting.tenant != order.tenant or waiting.seq > order.last_seq:
         return False
-    if keys:
-        return waiting.job_key in keys
+    if order.jobs:
+        return any(waiting.job_key == key_of(job) for job in order.jobs)
     return not order.batch or waiting.batch == order.batch

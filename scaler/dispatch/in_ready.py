@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 
 import msgspec
@@ -15,6 +16,7 @@ _MOST = 50_000
 class _Underway(msgspec.Struct):
     moved: Moved
     since_s: float
+    asked_s: float
 
 
 class InReady:
@@ -44,7 +46,7 @@ class InReady:
     def came(self, moved: list[Moved], now_s: float) -> None:
         """They are being published; those who expect them say themselves when that is over."""
         for one in moved:
-            self._jobs[one.tenant, one.job] = _Underway(one, now_s)
+            self._jobs[one.tenant, one.job] = _Underway(one, now_s, now_s)
         while len(self._jobs) > _MOST:
             self._jobs.popitem(last=False)
 
@@ -58,14 +60,13 @@ class InReady:
         underway = self._jobs.get((tenant, job))
         return underway.moved if underway else None
 
-    def older_than(self, before_s: float, most: int) -> list[Moved]:
-        """The oldest: their ends may have passed unheard."""
-        old: list[Moved] = []
-        for underway in self._jobs.values():
-            if underway.since_s >= before_s or len(old) == most:
-                break
-            old.append(underway.moved)
-        return old
+    def unheard_since(self, before_s: float, now_s: float, most: int) -> list[Moved]:
+        """Those that came, or were asked for here, longest ago: their ends may have passed unheard."""
+        unheard = [key for key, underway in itertools.islice(self._jobs.items(), most) if underway.asked_s < before_s]
+        for key in unheard:
+            self._jobs[key].asked_s = now_s
+            self._jobs.move_to_end(key)
+        return [self._jobs[key].moved for key in unheard]
 
     def arrived(self, jobs: int) -> None:
         """So many are there."""

@@ -40,6 +40,8 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
     job: str
     lane: Lane
     tenant: str
+    # It had been published before, and may be done.
+    was_there: bool = False
 
 
 class _ReplyTo(msgspec.Struct):
@@ -85,9 +87,12 @@ class Mover:
             messages.append(Outgoing(subject=subject, payload=message.data, msg_id=job, headers=headers))
             moved.append(Moved(seq=message.seq, job=job, lane=lane, tenant=tenant))
         announce(moved)
-        for ack in await self._broker.store_batch(messages):
+        acks = await self._broker.store_batch(messages)
+        for place, ack in enumerate(acks):
             if isinstance(ack, PenstockError):
                 raise BusUnavailable(f"a job could not be moved: {ack.message}") from ack
+            if ack.duplicate:
+                moved[place] = msgspec.structs.replace(moved[place], was_there=True)
         await delete_many(self._broker, self._stream, seqs)
         return moved
 

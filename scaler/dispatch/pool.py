@@ -141,12 +141,13 @@ class PoolDispatcher:
 
     async def _lead(self) -> None:
         telemetry.DISPATCHER_LEADS.labels(pool=self.pool).set(1)
-        await self._recall()
+        orders = await self._recall()
         log.info("dispatcher.leads", extra={"pool": self.pool, "jobs": len(self._backlog)})
         questions = None
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._ending.resume())
+                for order_id, seqs in orders:
+                    self._spawn(self._ending.carry_out(order_id, seqs), self._work)
                 group.create_task(self._watch.run())
                 group.create_task(self._publish_snapshots())
                 group.create_task(self._dispatch())
@@ -160,8 +161,8 @@ class PoolDispatcher:
                 task.cancel()
             await asyncio.gather(*self._work, return_exceptions=True)
 
-    async def _recall(self) -> None:
-        """Settings as they were last changed; and what an earlier lead of ours left half done."""
+    async def _recall(self) -> list[tuple[str, list[int]]]:
+        """Settings as they were last changed, what an earlier lead of ours left half done, and orders to carry out."""
         message = await self._broker.last_on(subjects.DISPATCH_STREAM, subjects.dispatch_settings(self.pool))
         if message is not None:
             try:
@@ -170,7 +171,7 @@ class PoolDispatcher:
                 log.warning("settings.unreadable", extra={"pool": self.pool, "error": str(error)})
         self._backlog.change(self._settings)
         self._coalescer.clear()
-        self._ending.give_back(sorted(self._moving))
+        return await self._ending.begin(sorted(self._moving))
 
     # -- what is heard -----------------------------------------------------------------------------------------------
 
@@ -261,6 +262,10 @@ class PoolDispatcher:
         else:
             self._in_ready.arrived(len(moved))
             telemetry.MOVED.labels(pool=self.pool).inc(len(moved))
+            for one in moved:
+                if one.was_there:
+                    # An earlier leader moved it, and its end may have been told already.
+                    self._spawn(self._watch.look_up(one), self._work)
             # Somebody took the others out of BACKLOG before; who waited for them waits no longer.
             for seq in set(seqs).difference(one.seq for one in moved):
                 self._ending.give_back(self._coalescer.gave_up(seq))

@@ -9,6 +9,7 @@ from typing import Any
 
 from infra.broker import Broker
 from scaler.dispatch.in_ready import InReady
+from scaler.dispatch.move import Moved
 from schemas import subjects
 from schemas.errors import BusUnavailable
 
@@ -55,8 +56,13 @@ class ReadyWatch:
     async def _look_up_unheard(self) -> None:
         """Ends are announced once, and announcements may be lost."""
         now_s = asyncio.get_running_loop().time()
-        for moved in self._in_ready.older_than(now_s - _UNHEARD_S, _LOOKED_UP_MOST):
-            subject = subjects.result(self._pool, moved.tenant, moved.job)
+        for moved in self._in_ready.unheard_since(now_s - _UNHEARD_S, now_s, _LOOKED_UP_MOST):
+            await self.look_up(moved)
+
+    async def look_up(self, moved: Moved) -> None:
+        """Whether it has ended."""
+        subject = subjects.result(self._pool, moved.tenant, moved.job)
+        with contextlib.suppress(BusUnavailable):
             if await self._broker.last_on(subjects.RESULTS_STREAM, subject) is not None:
                 self._in_ready.forget(moved)
                 self._on_ended(moved.tenant, moved.job)
