@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,10 @@ def _mutate(draw: st.DrawFn, node: Any) -> None:
             case 0:
                 del node[place]
             case 1 if isinstance(node, dict):
-                node[draw(st.text(max_size=6))] = draw(STRANGE)
+                node[draw(st.text(max_size=6))] = copy.deepcopy(draw(STRANGE))
             case _:
-                node[place] = draw(STRANGE)
+                # A copy: the next mutation may be inside it.
+                node[place] = copy.deepcopy(draw(STRANGE))
         return
 
 

@@ -87,7 +87,7 @@ def test_deadlines_are_absolute_on_the_wire() -> None:
 
 
 def test_replies_go_where_the_request_says() -> None:
-    assert made().job.reply_to == "penstock.reply.live.token"
+    assert made().job.reply_to == "penstock.reply.live.token.default.default"
     assert made(stream=False).job.reply_to == ""
     assert made(stream="kept", job_id="j").job.reply_to == "penstock.reply.kept.default.default.j"
 
