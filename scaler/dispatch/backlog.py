@@ -89,7 +89,9 @@ class Backlog:
             self._outlook.watch(seq, lane, tenant, ticket.deadline_unix_ms, self._capacity)
 
     def pick(self, jobs: int, now_unix_ms: int, capacity: Capacity) -> list[int]:
-        """At most so many, in order of service; they are moving now."""
+        """So many, in order of service; they are moving now. A few more where a group that begins alike is not done:
+        consumers take a job or two at a time, and cut so short no group would share anything.
+        """
         index = self._index
         self._turn(now_unix_ms)
         if index.settings.is_pool_paused:
@@ -97,7 +99,7 @@ class Backlog:
         self._capacity = capacity
         cost = capacity.cost()
         slots: list[int] = []
-        while len(slots) < jobs and self._take_turn(index.lanes[Lane.INTERACTIVE], jobs, slots):
+        while len(slots) < jobs and self._take_turn(index.lanes[Lane.INTERACTIVE], slots):
             pass
         picked_s = sum(self._seconds(slot, cost) for slot in slots)
         while len(slots) < jobs:
@@ -105,13 +107,13 @@ class Backlog:
             if self._pressure.is_on(index.demand, now_unix_ms, capacity, picked_s):
                 self._take_urgent(jobs, slots, cost)
                 picked_s += sum(self._seconds(slot, cost) for slot in slots[before:])
-                if len(slots) == jobs:
+                if len(slots) >= jobs:
                     break
                 if len(slots) > before:
                     # The most urgent deadlines are served; there may be time for others now.
                     self._pressure.look(index.demand, now_unix_ms, capacity, picked_s)
                     continue
-            if not any(self._take_turn(index.lanes[lane], jobs, slots) for lane in (Lane.STANDARD, Lane.BULK)):
+            if not any(self._take_turn(index.lanes[lane], slots) for lane in (Lane.STANDARD, Lane.BULK)):
                 break
             work_s = sum(self._seconds(slot, cost) for slot in slots[before:])
             picked_s += work_s
@@ -232,13 +234,13 @@ class Backlog:
         if late.size:
             self._expired += self._index.take_many(late)
 
-    def _take_turn(self, lane: FairLane, jobs: int, slots: list[int]) -> bool:
+    def _take_turn(self, lane: FairLane, slots: list[int]) -> bool:
         """Whether anybody had one."""
         flow = lane.next()
         if flow is None:
             return False
         index = self._index
-        turn = [flow.head, *neighbours(index.columns, flow, jobs - len(slots))]
+        turn = [flow.head, *neighbours(index.columns, flow)]
         for slot in turn:
             index.take(slot)
         # Once for all of them: the lane's time is when the turn began.

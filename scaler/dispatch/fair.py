@@ -29,6 +29,7 @@ class Flow:
         "is_paused",
         "jobs",
         "lane",
+        "looks",
         "number",
         "output",
         "prompt",
@@ -55,6 +56,7 @@ class Flow:
         self.is_new = True
         # How far it is worth looking for neighbours (see `neighbours`).
         self.reach = 8
+        self.looks = 0
 
 
 class FairLane:

@@ -9,37 +9,38 @@ from scaler.dispatch.fair import Flow
 # cold prefix (7 of 8 hit), few enough that shares between tenants stay even over a thousand jobs.
 GROUP_MAX = 8
 GROUP_TOKENS_MAX = 8192
-_REACH_MIN, _REACH_MAX = 8, 256
+_REACH_MIN, _REACH_MAX = 8, 512
+# Every so many looks is a long one, or a change of workload would never be noticed.
+_LONG_LOOK_EVERY = 16
 
 
-def neighbours(columns: Columns, flow: Flow, jobs: int) -> list[int]:
-    """Slots behind the flow's first whose prompts begin like it, in order, fewer than `jobs` and `GROUP_MAX`.
+def neighbours(columns: Columns, flow: Flow) -> list[int]:
+    """Slots behind the flow's first whose prompts begin like it, in order, fewer than `GROUP_MAX`.
 
-    It looks at `flow.reach` jobs: more where the last look did not find enough although there was some to find, fewer
-    where it found nothing, so that queues without common prefixes cost next to nothing.
+    It looks at `flow.reach` jobs: as many as twice the last look needed, fewer where it found nothing, so that queues
+    without common prefixes cost next to nothing.
     """
     prefix = columns.prefix[flow.head]
-    wanted = min(jobs, GROUP_MAX) - 1
     # Who comes new is served before others for one job, not for a group.
-    if not prefix or wanted <= 0 or flow.is_new:
+    if not prefix or flow.is_new:
         return []
+    reach = flow.reach if flow.looks % _LONG_LOOK_EVERY else _REACH_MAX
+    flow.looks += 1
     tokens = columns.prompt[flow.head] + columns.output[flow.head]
     found: list[int] = []
     slot, prefixes, after = flow.head, columns.prefix, columns.after
-    for _ in range(flow.reach):
+    needed = 0
+    for step in range(1, reach + 1):
         slot = after[slot]
         if slot == NONE:
             return found
         if prefixes[slot] == prefix:
             tokens += columns.prompt[slot] + columns.output[slot]
             if tokens > GROUP_TOKENS_MAX:
-                return found
+                break
             found.append(slot)
-            if len(found) == wanted:
-                return found
-    # Every sixteenth look is a long one, or a change of workload would never be noticed.
-    if found or columns.seq[flow.head] % 16 == 0:
-        flow.reach = min(_REACH_MAX, flow.reach * 2)
-    else:
-        flow.reach = max(_REACH_MIN, flow.reach // 2)
+            needed = step
+            if len(found) == GROUP_MAX - 1:
+                break
+    flow.reach = min(_REACH_MAX, max(_REACH_MIN, 2 * needed if found else flow.reach // 2))
     return found

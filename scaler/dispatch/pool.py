@@ -229,7 +229,7 @@ class PoolDispatcher:
             while room > 0 and len(self._moves) < _MOVES_AT_ONCE and len(self._backlog):
                 wanted = min(room, self._mover.most)
                 seqs = self._backlog.pick(wanted, self._unix_ms(), self.capacity())
-                self._is_more_in_line = len(seqs) == wanted
+                self._is_more_in_line = len(seqs) >= wanted
                 if not seqs:
                     break
                 self._moving.update(seqs)

@@ -101,6 +101,19 @@ def test_neighbours_of_the_same_prefix_are_taken_along() -> None:
     assert [seq % 4 for seq in picked[:3]] == [picked[0] % 4] * 3
 
 
+def test_a_group_among_fifty_prompts_is_found_and_not_cut_by_small_picks() -> None:
+    queue = Queue()
+    for number in range(600):
+        queue.add(prefix_key=number % 50 + 1)
+    queue.pick(1)
+
+    # As a dispatcher picks: when a job or two are done.
+    turns = [queue.pick(1) for _ in range(50)]
+
+    assert all(len({seq % 50 for seq in turn}) == 1 for turn in turns)
+    assert sum(len(turn) for turn in turns) >= 50 * 6
+
+
 def test_a_deadline_that_needs_it_goes_before_turns() -> None:
     queue = Queue()
     queue.add("whale", 5000)
