@@ -16,6 +16,7 @@ from collections.abc import Callable
 from consumer.budget import KvBudget
 from consumer.displacement import make_room
 from consumer.engine.port import Capacity
+from consumer.lane_held import LaneHeld
 from consumer.lane_limits import NOTHING, Beside, LaneLimits, chunk_of
 from consumer.waiting import Waiting
 
@@ -47,7 +48,7 @@ class Admission:
         # Let in and not gone; those of the most urgent lane; those of others without a first token, and what a step
         # computes of their prompts.
         self._inside: dict[str, Waiting] = {}
-        self._interactive: dict[str, Waiting] = {}
+        self._interactive = LaneHeld(budget)
         self._prefilling: dict[str, tuple[Waiting, int]] = {}
         self._arrived: list[Waiting] = []
 
@@ -73,9 +74,9 @@ class Admission:
 
     def leave(self, job_id: str) -> None:
         """The job holds nothing any more. Safe for one that was never let in."""
+        self._interactive.remove(job_id)
         self._budget.release(job_id)
         self._inside.pop(job_id, None)
-        self._interactive.pop(job_id, None)
         self._prefilling.pop(job_id, None)
         if self._alone == job_id:
             self._alone = None
@@ -88,13 +89,13 @@ class Admission:
             first = self._line.pop(0)
             new_tokens = self._budget.new_prompt_tokens(first.need, capacity)
             if first.rank.lane != INTERACTIVE and self._limits.is_protecting:
-                self._limits.started(new_tokens, first.need.sequences, self._beside(), capacity)
+                self._limits.started(new_tokens, first.need.sequences, self._beside(capacity), capacity)
             self._budget.reserve(first.job_id, first.need, first.origin)
             self._inside[first.job_id] = first
             if first.alone:
                 self._alone = first.job_id
             if first.rank.lane == INTERACTIVE:
-                self._interactive[first.job_id] = first
+                self._interactive.add(first)
             else:
                 self._prefilling[first.job_id] = first, chunk_of(new_tokens, capacity)
             admitted.append(first)
@@ -104,7 +105,9 @@ class Admission:
         """Whether a job of `lane` must wait, so that interactive ones keep their pace."""
         if lane == INTERACTIVE:
             return False
-        if self._limits.is_protecting and not self._limits.allows(prompt_tokens, sequences, self._beside(), capacity):
+        if self._limits.is_protecting and not self._limits.allows(
+            prompt_tokens, sequences, self._beside(capacity), capacity
+        ):
             return True
         if not self._itl_target_s or not self._interactive:
             return False
@@ -121,8 +124,8 @@ class Admission:
             return False
         kept = NOTHING
         if self._limits.is_protecting:
-            blocks, sequences = self._held_by_interactive()
-            kept = self._limits.reserve(capacity, blocks=blocks, sequences=sequences)
+            inside = self._interactive.look(capacity.steps)
+            kept = self._limits.reserve(capacity, blocks=inside.blocks, sequences=inside.sequences)
         return self._budget.fits(one.need, one.origin, capacity, blocks_free=kept.blocks, sequences_free=kept.sequences)
 
     def _finds_room(self, one: Waiting, capacity: Capacity) -> bool:
@@ -139,23 +142,18 @@ class Admission:
         arrived, self._arrived = self._arrived, []
         if not arrived or not self._limits.is_on:
             return
-        blocks, sequences = self._held_by_interactive()
-        decoding = sum(one.need.sequences for one in self._interactive.values() if one.need.produced())
+        inside = self._interactive.look(capacity.steps)
+        blocks, sequences, decoding = float(inside.blocks), inside.sequences, inside.decoding
         for one in arrived:
             blocks += self._budget.expected_blocks(one.need, one.origin, capacity)
             sequences += one.need.sequences
             new_tokens = self._budget.new_prompt_tokens(one.need, capacity)
             self._limits.arrived(new_tokens, capacity, decoding=decoding, blocks=blocks, sequences=sequences)
 
-    def _held_by_interactive(self) -> tuple[float, int]:
-        """Blocks and sequences."""
-        blocks = sum(self._budget.held_blocks(job_id) for job_id in self._interactive)
-        return blocks, sum(one.need.sequences for one in self._interactive.values())
-
-    def _beside(self) -> Beside:
-        interactive = sum(one.need.sequences for one in self._interactive.values())
-        is_awaited = any(not one.need.produced() for one in self._interactive.values())
-        return Beside(interactive, self._budget.sequences - interactive, self._prefill_tokens(), is_awaited)
+    def _beside(self, capacity: Capacity) -> Beside:
+        inside = self._interactive.look(capacity.steps)
+        others = self._budget.sequences - inside.sequences
+        return Beside(inside.sequences, others, self._prefill_tokens(), bool(inside.awaited))
 
     def _prefill_tokens(self) -> int:
         """Of other lanes' prompts, what the next step computes."""

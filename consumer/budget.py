@@ -24,7 +24,7 @@ import msgspec
 
 from consumer.confidence import Confidence
 from consumer.engine.port import Capacity, KvGroup, Need
-from consumer.forecast import Floats, Forecast, Rows, blocks_of, grid_of
+from consumer.forecast import Floats, Forecast, Rows, blocks_of, expected_peak, grid_of
 from consumer.lengths import ANYBODY, Ending, Origin, OutputLengths
 from consumer.shared_prefixes import SharedPrefixes
 from schemas.errors import PromptTooLong
@@ -38,6 +38,8 @@ _SKEW_MOST = 2.0
 # Weight of the newest job in what a typical one is like.
 _TYPICAL_STEP = 0.05
 _ROOM_MAX = 1024
+# A job that can never hold more of the cache than this need not be predicted.
+_SMALL_SHARE = 1 / 512
 
 
 class _Held(msgspec.Struct):
@@ -140,7 +142,10 @@ class KvBudget:
 
     def expected_blocks(self, need: Need, origin: Origin, capacity: Capacity) -> float:
         """What the job is expected to hold at its own peak."""
-        return float(self._one_more(self._current(capacity), need, origin)[0].max())
+        worst = self._worst_of(need)
+        if worst <= capacity.blocks_total * _SMALL_SHARE:
+            return float(worst)
+        return expected_peak(self._row_of(need, origin), self._grid, self._groups, self._lengths.predictions())
 
     def held_blocks(self, job_id: str) -> int:
         """What a job holds now, by our count."""
@@ -237,10 +242,12 @@ class KvBudget:
 
     def _one_more(self, forecast: Forecast, need: Need, origin: Origin) -> Floats:
         """What the job would add, in the forecast's terms."""
-        there = self._prefixes.held_of(need.block_keys)
+        return forecast.one_more(self._row_of(need, origin), self._lengths.predictions())
+
+    def _row_of(self, need: Need, origin: Origin) -> Rows:
         row = Rows()
-        self._add_row(row, 0, need, origin, there)
-        return forecast.one_more(row, self._lengths.predictions())
+        self._add_row(row, 0, need, origin, self._prefixes.held_of(need.block_keys))
+        return row
 
     def _add_row(self, rows: Rows, key: int, need: Need, origin: Origin, shared: int) -> None:
         rows.add(

@@ -149,6 +149,12 @@ class Forecast:
         return float(np.minimum(mean + deviations * np.sqrt(variance + error * error), worst).max())
 
 
+def expected_peak(rows: Rows, grid: Integers, groups: tuple[KvGroup, ...], predictions: Predictions) -> float:
+    """The most blocks that these rows by themselves are expected to hold."""
+    columns, produced = rows.columns()
+    return float(_figures(columns, produced, grid, groups, predictions)[0].max())
+
+
 def _with_ends(grid: Integers, ends: Integers, end: int) -> Integers:
     if not len(ends) and not end:
         return grid
