@@ -77,6 +77,11 @@ async def provision_backlog(broker: Broker, cfg: BrokerSection, pool: str) -> li
     return drift + await _ensure_stream(broker, _backlog(cfg, pool))
 
 
+async def provision_events(broker: Broker, cfg: BrokerSection) -> list[Drift]:
+    """What happened to batches and responses, for webhooks and whoever listens. Raises as `provision_shared`."""
+    return await _ensure_stream(broker, _events(cfg))
+
+
 async def pools(broker: Broker) -> list[str]:
     """The names of the pools that exist, sorted. Raises BusUnavailable."""
     prefix = subjects.ready_stream("x").removesuffix("x")
@@ -152,6 +157,10 @@ def _attempts(cfg: BrokerSection) -> dict[str, Any]:
         max_age=_ns(24 * 3600),
         max_bytes=128 * 1024 * 1024,
     )
+
+
+def _events(cfg: BrokerSection) -> dict[str, Any]:
+    return _stream(cfg, subjects.EVENTS_STREAM, subjects.EVENTS_ALL, max_age=_ns(cfg.results_kept_s))
 
 
 def _learned(cfg: BrokerSection) -> dict[str, Any]:

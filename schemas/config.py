@@ -16,18 +16,11 @@ from typing import Annotated, Any, Literal, cast
 import msgspec
 
 from schemas.errors import ConfigError
+from schemas.section import Name, Port, Positive, Seconds, Section
 
 ENV_PREFIX = "PENSTOCK__"
 
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
-Positive = Annotated[int, msgspec.Meta(ge=1)]
-Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
-Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 EngineValue = bool | int | float | str | list[Any] | dict[str, Any] | None
-
-
-class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One table of the tree."""
 
 
 class BrokerSection(Section, frozen=True, kw_only=True):

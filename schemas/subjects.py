@@ -18,6 +18,8 @@ REPLIES_STREAM = "PENSTOCK_REPLIES"
 ATTEMPTS_STREAM = "PENSTOCK_ATTEMPTS"
 LEARNED_STREAM = "PENSTOCK_LEARNED"
 DISPATCH_STREAM = "PENSTOCK_DISPATCH"
+EVENTS_STREAM = "PENSTOCK_EVENTS"
+DECISIONS_STREAM = "PENSTOCK_DECISIONS"
 CONSUMERS_BUCKET = "PENSTOCK_CONSUMERS"
 KEYS_BUCKET = "PENSTOCK_KEYS"
 USAGE_BUCKET = "PENSTOCK_USAGE"
@@ -28,6 +30,8 @@ KEPT_REPLIES_ALL = f"{ROOT}.reply.kept.>"
 ATTEMPTS_ALL = f"{ROOT}.attempts.>"
 LEARNED_ALL = f"{ROOT}.learned.>"
 DISPATCH_ALL = f"{ROOT}.dispatch.>"
+EVENTS_ALL = f"{ROOT}.events.>"
+DECISIONS_ALL = f"{ROOT}.decisions.>"
 
 HEADER_JOB = "Penstock-Job"
 HEADER_VERSION = "Penstock-Version"
@@ -233,6 +237,22 @@ def telemetry_of_pool(pool: str) -> str:
 def snapshot(pool: str) -> str:
     """The leading dispatcher's view of the pool's backlog, every second."""
     return f"{ROOT}.snapshot.{checked_name(pool, 'pool')}"
+
+
+def event(tenant: str, kind: str) -> str:
+    """Where a tenant's event is stored; `kind` has dots of its own: `batch.completed`."""
+    for part in kind.split("."):
+        checked_name(part, "kind")
+    return f"{ROOT}.events.{checked_name(tenant, 'tenant')}.{kind}"
+
+
+def events_of_tenant(tenant: str) -> str:
+    return f"{ROOT}.events.{checked_name(tenant, 'tenant')}.>"
+
+
+def decisions(pool: str) -> str:
+    """What the pool's leading scaler decided, one `schemas.decision.Decision` a message."""
+    return f"{ROOT}.decisions.{checked_name(pool, 'pool')}"
 
 
 def bucket_stream(bucket: str) -> str:

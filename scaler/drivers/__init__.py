@@ -1,0 +1,1 @@
+"""How consumers are started and stopped: as processes, pods, containers, or only on paper."""
