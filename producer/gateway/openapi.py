@@ -22,6 +22,7 @@ from schemas.openai import (
     Model,
     Models,
 )
+from schemas.webhook import WebhookDeleted, WebhookEndpoint, WebhookEndpoints, WebhookRequest, WebhookTest
 
 _REF = "#/components/schemas/{name}"
 _ERRORS = {
@@ -76,6 +77,24 @@ OPERATIONS = (
     Operation("get", "/v1/jobs/{id}", "One job, with its answer once it has ended", (), ("200", JobView, _JSON)),
     Operation("post", "/v1/jobs/{id}/cancel", "End a job", (), ("200", JobView, _JSON)),
     Operation("delete", "/v1/jobs/{id}", "End a job", (), ("200", JobView, _JSON)),
+    Operation(
+        "post",
+        "/v1/webhook_endpoints",
+        "Be told of events; the secret is shown this once",
+        (WebhookRequest,),
+        ("200", WebhookEndpoint, _JSON),
+    ),
+    Operation("get", "/v1/webhook_endpoints", "Your endpoints", (), ("200", WebhookEndpoints, _JSON)),
+    Operation("get", "/v1/webhook_endpoints/{id}", "One endpoint", (), ("200", WebhookEndpoint, _JSON)),
+    Operation("delete", "/v1/webhook_endpoints/{id}", "End an endpoint", (), ("200", WebhookDeleted, _JSON)),
+    Operation(
+        "post",
+        "/v1/webhook_endpoints/{id}/rotate",
+        "A new secret, shown this once; the old one signs beside it for a day",
+        (),
+        ("200", WebhookEndpoint, _JSON),
+    ),
+    Operation("post", "/v1/webhook_endpoints/{id}/test", "Send a test event now", (), ("200", WebhookTest, _JSON)),
     Operation("get", "/livez", "The process lives", (), ("200", str, _TEXT), is_public=True),
     Operation("get", "/readyz", "Requests have somebody to go to", (), ("200", str, _TEXT), is_public=True),
     Operation("get", "/metrics", "Prometheus", (), ("200", str, _TEXT), is_public=True),
