@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+
+from schemas.event import KINDS
+
+Url = Annotated[str, msgspec.Meta(extra_json_schema={"format": "uri", "pattern": "^https://[a-z]"})]
+Kind = Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(KINDS)})]
 
 
 class WebhookRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`events` empty: all."""
 
-    url: str
-    events: list[str] = []
-    name: str = ""
+    url: Url
+    events: list[Kind] = []
+    name: Annotated[str, msgspec.Meta(max_length=256)] = ""
 
 
 class WebhookEndpoint(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,7 +22,6 @@ SECRET_BYTES = 32
 _PREFIX = "whsec_"
 # Whoever rotates more often than receivers can follow loses the oldest.
 _SECRETS_MAX = 3
-_NAME_MAX = 256
 
 
 class Secret(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,8 +64,6 @@ def new_endpoint(
     for kind in events:
         if kind not in KINDS:
             raise JobMalformed(f"there is no event {kind[:80]!r}: {', '.join(KINDS)}", param="events")
-    if len(name) > _NAME_MAX:
-        raise JobMalformed(f"name is {len(name)} characters, the limit is {_NAME_MAX}", param="name")
     return EndpointRecord(
         id=f"we_{random[:ID_BYTES].hex()}",
         tenant=subjects.checked_name(tenant, "tenant"),
