@@ -271,12 +271,12 @@ def bucket_key(bucket: str, key: str) -> str:
     return f"$KV.{bucket}.{checked_job_id(key, 'key')}"
 
 
-def bucket_tenant_key(bucket: str, tenant: str, key: str) -> str:
+def tenant_key(bucket: str, tenant: str, key: str) -> str:
     """Where a key's values are published that is one tenant's."""
     return f"$KV.{bucket}.{checked_name(tenant, 'tenant')}.{checked_job_id(key, 'key')}"
 
 
-def bucket_keys_of(bucket: str, tenant: str) -> str:
+def keys_of_tenant(bucket: str, tenant: str) -> str:
     """All of one tenant's."""
     return f"$KV.{bucket}.{checked_name(tenant, 'tenant')}.*"
 

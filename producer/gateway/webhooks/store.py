@@ -35,7 +35,7 @@ async def everything(broker: Broker) -> list[EndpointRecord]:
 
 async def of_tenant(broker: Broker, tenant: str) -> list[EndpointRecord]:
     """Oldest first. Raises as `everything`."""
-    return await _matching(broker, subjects.bucket_keys_of(_BUCKET, tenant))
+    return await _matching(broker, subjects.keys_of_tenant(_BUCKET, tenant))
 
 
 async def get(broker: Broker, tenant: str, endpoint_id: str) -> EndpointRecord:
@@ -125,4 +125,4 @@ async def _matching(broker: Broker, wildcard: str) -> list[EndpointRecord]:
 
 
 def _subject(tenant: str, endpoint_id: str) -> str:
-    return subjects.bucket_tenant_key(_BUCKET, tenant, endpoint_id)
+    return subjects.tenant_key(_BUCKET, tenant, endpoint_id)
