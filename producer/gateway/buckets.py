@@ -26,6 +26,7 @@ async def provision(broker: Broker, cfg: BrokerSection) -> None:
     ttl_ns = _USAGE_TTL_S * 1_000_000_000
     usage = _bucket(cfg, subjects.USAGE_BUCKET, storage="memory", max_age=ttl_ns, duplicate_window=ttl_ns)
     await _ensure(broker, usage)
+    await _ensure(broker, _bucket(cfg, subjects.WEBHOOKS_BUCKET, storage="file", allow_msg_ttl=True))
 
 
 async def entries(broker: Broker, bucket: str) -> AsyncGenerator[tuple[str, bytes]]:
