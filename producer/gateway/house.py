@@ -15,6 +15,7 @@ from infra import telemetry
 from infra.broker import Broker
 from producer.client import Client
 from producer.gateway import buckets
+from producer.gateway.board_watch import BoardWatch
 from producer.gateway.breaker import Breaker, Sight
 from producer.gateway.directory import Directory, Route
 from producer.gateway.intake import Wanted
@@ -53,6 +54,7 @@ class House:
         self.broker: Broker
         self.keys: KeyRing
         self.usage: Usage
+        self.overview: BoardWatch
         self._url = url
         self._pools: PoolWatch
         self._breakers: dict[str, Breaker] = {}
@@ -161,12 +163,20 @@ class House:
         self.keys = KeyRing(self.broker, self.unix_ms)
         self.usage = Usage(self.broker, self.limits, self.name)
         self._pools = PoolWatch(self.broker, self.directory)
+        self.overview = BoardWatch(
+            self.broker,
+            self.directory,
+            gateway=self.name,
+            has_keys=self.cfg.api_keys,
+            why_closed=self._why_pool_closed,
+            unix_ms=self.unix_ms,
+        )
         await self._life.enter_async_context(self.client)
-        for part in (self.keys, self.usage, self._pools):
+        for part in (self.keys, self.usage, self._pools, self.overview):
             await part.open()
         self._life.push_async_callback(self._stop_sides)
         runs = {"keys": self.keys.run(), "usage": self.usage.run(), "pools": self._pools.run()}
-        runs["streams"] = self.streams.run()
+        runs |= {"streams": self.streams.run(), "overview": self.overview.run()}
         self._sides = [asyncio.create_task(work, name=name) for name, work in runs.items()]
         self.why_closed = ""
 
@@ -184,6 +194,12 @@ class House:
     def _reconnected(self) -> None:
         self.keys.reread()
         self._pools.reread()
+        self.overview.reread()
+
+    def _why_pool_closed(self, pool: str) -> str:
+        now = self.now_s
+        sight = Sight(consumers=len(self.directory.consumers(pool, now)), gone_s=self.directory.gone_s(pool, now))
+        return self.breaker(pool).why_closed(sight)
 
 
 class Admission(msgspec.Struct):
