@@ -22,6 +22,7 @@ from schemas.openai import (
     Model,
     Models,
 )
+from schemas.overview import Overview
 
 _REF = "#/components/schemas/{name}"
 _ERRORS = {
@@ -76,6 +77,7 @@ OPERATIONS = (
     Operation("get", "/v1/jobs/{id}", "One job, with its answer once it has ended", (), ("200", JobView, _JSON)),
     Operation("post", "/v1/jobs/{id}/cancel", "End a job", (), ("200", JobView, _JSON)),
     Operation("delete", "/v1/jobs/{id}", "End a job", (), ("200", JobView, _JSON)),
+    Operation("get", "/v1/overview", "Pools, what waits, who serves", (), ("200", Overview, _JSON)),
     Operation("get", "/livez", "The process lives", (), ("200", str, _TEXT), is_public=True),
     Operation("get", "/readyz", "Requests have somebody to go to", (), ("200", str, _TEXT), is_public=True),
     Operation("get", "/metrics", "Prometheus", (), ("200", str, _TEXT), is_public=True),
@@ -124,7 +126,7 @@ def _operation(one: Operation) -> dict[str, Any]:
     status, kind, content = one.answer
     shape: dict[str, Any] = {"schema": _schema(kind)} if kind is not None else {}
     answers: dict[str, Any] = {status: {"description": one.summary, "content": {content: shape}}}
-    if one.has_headers:
+    if one.has_headers or one.answer[1] is Overview:
         answers[status]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     if one.path == "/v1/jobs" and one.method == "post":
         answers["200"] = {"description": "Many jobs", "content": {_JSON: {"schema": _schema(JobList)}}}
@@ -154,6 +156,12 @@ def _parameters(one: Operation) -> list[dict[str, Any]]:
         limit = {"type": "integer", "minimum": 1, "maximum": 100}
         found.append({"name": "limit", "in": "query", "schema": limit})
         found += [{"name": name, "in": "query", **text} for name in ("after", "status", "pool")]
+        why = "service: what runs, what waits by its place in line, what has ended; `limit` of each."
+        orders = {"type": "string", "enum": ["newest", "service"]}
+        found.append({"name": "order", "in": "query", "description": why, "schema": orders})
+    if one.answer[1] is Overview:
+        why = "true: an overview each second, as server-sent events."
+        found.append({"name": "stream", "in": "query", "description": why, "schema": {"type": "boolean"}})
     return found
 
 
