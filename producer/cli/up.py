@@ -1,4 +1,4 @@
-"""`penstock up`: a broker, consumers and a dispatcher on this machine until Ctrl-C."""
+"""`penstock up`: a broker, consumers, a dispatcher and a gateway on this machine until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from producer.cli.local_consumers import LogView, consumer_arguments, shared_arg
 from producer.cli.main import Invocation
 from producer.cli.settings import config_of
 from producer.cli.terminal import is_terminal, note, say, say_json
+from producer.local.addresses import Address, free_address
 from producer.local.fleet import Fleet, Spec
 from schemas.config import Config
 from schemas.errors import ConfigError
@@ -27,13 +28,14 @@ async def _up(invocation: Invocation) -> int:
     if arguments.consumers < 1:
         raise ConfigError("--consumers must be at least 1; --no-consumer starts only the broker", param="--consumers")
     stop = life.on_signals(asyncio.get_running_loop())
-    fleet = Fleet(_spec(invocation, config), LogView(is_verbose=arguments.verbose))
+    gateway = None if arguments.no_gateway else _gateway_address(config)
+    fleet = Fleet(_spec(invocation, config, gateway), LogView(is_verbose=arguments.verbose))
     async with fleet:
         note(f"broker ready at {fleet.url}")
         if not arguments.no_consumer:
             note(f"starting {config.engine.kind} with model {config.engine.model} …")
         if await _unless_stopped(stop, fleet.wait_ready()):
-            _show_ready(config, fleet, as_json=arguments.json)
+            _show_ready(config, fleet, gateway.url if gateway else "", as_json=arguments.json)
             await _unless_stopped(stop, fleet.wait_failed())
         note("stopping; running jobs may finish within the grace (Ctrl-C again: now)")
         skipping = asyncio.create_task(_skip(stop, fleet))
@@ -43,14 +45,26 @@ async def _up(invocation: Invocation) -> int:
     return Exit.OK
 
 
-def _spec(invocation: Invocation, config: Config) -> Spec:
+def _gateway_address(config: Config) -> Address:
+    """Where it will listen: somebody else's port is no reason not to start."""
+    wanted = config.gateway
+    address = free_address(wanted.host, wanted.port)
+    if wanted.port and address.port != wanted.port:
+        note(f"port {wanted.port} is taken; the gateway listens on {address.port} (choose with --gateway.port)")
+    return address
+
+
+def _spec(invocation: Invocation, config: Config, gateway: Address | None) -> Spec:
     arguments = invocation.arguments
+    port = ["--gateway.port", str(gateway.port)] if gateway else []
     return Spec(
         config=config,
         consumers=0 if arguments.no_consumer else arguments.consumers,
         consumer_arguments=consumer_arguments(invocation, pool=config.consumer.pool),
         has_dispatcher=not arguments.no_dispatcher,
         dispatcher_arguments=shared_arguments(invocation),
+        has_gateway=gateway is not None,
+        gateway_arguments=[*shared_arguments(invocation), *port],
         environment=invocation.environment,
         broker_dir=None if config.broker.url else settings.data_dir(config, invocation.environment),
         url=config.broker.url,
@@ -78,10 +92,11 @@ async def _skip(stop: life.Stop, fleet: Fleet) -> None:
     fleet.skip_grace.set()
 
 
-def _show_ready(config: Config, fleet: Fleet, *, as_json: bool) -> None:
+def _show_ready(config: Config, fleet: Fleet, gateway_url: str, *, as_json: bool) -> None:
     if as_json:
         pids = {"consumer_pids": fleet.consumer_pids, "dispatcher_pid": fleet.dispatcher_pid}
-        say_json({"ready": True, "url": fleet.url, "pool": config.consumer.pool, **pids})
+        gateway = {"gateway_url": gateway_url, "gateway_pid": fleet.gateway_pid}
+        say_json({"ready": True, "url": fleet.url, "pool": config.consumer.pool, **pids, **gateway})
         return
     bold, plain = ("\x1b[1m", "\x1b[0m") if is_terminal() else ("", "")
     say(f"""
@@ -91,7 +106,14 @@ def _show_ready(config: Config, fleet: Fleet, *, as_json: bool) -> None:
   model      {config.engine.model} on {config.engine.kind}
   dispatcher {f"pid {fleet.dispatcher_pid}" if fleet.dispatcher_pid else "none"}
   consumers  {", ".join(f"pid {pid}" for pid in fleet.consumer_pids) or "none"}
-
+  gateway    {f"{gateway_url}/v1 (pid {fleet.gateway_pid})" if gateway_url else "none"}
+{
+        f'''
+  open {gateway_url}
+'''
+        if gateway_url
+        else ""
+    }
 Next, in another terminal:
   penstock stream "Tell me about rivers"
   penstock run-batch -i requests.jsonl -o answers.jsonl

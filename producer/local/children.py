@@ -1,4 +1,4 @@
-"""One consumer or dispatcher as a child process: started, listened to, asked to stop, and never left behind."""
+"""One program of ours as a child process: started, listened to, asked to stop, and never left behind."""
 
 from __future__ import annotations
 
@@ -74,6 +74,7 @@ class Program(NamedTuple):
 
 
 CONSUMER = Program(("consumer", "--with-parent"), "consumer.ready")
+GATEWAY = Program(("producer.gateway", "--with-parent"), "gateway.ready")
 DISPATCHER = Program(("scaler", "dispatcher", "--with-parent"), "dispatcher.ready")
 
 
