@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Coroutine
 from typing import Any
 
@@ -12,7 +14,7 @@ from producer.cli.local_consumers import LogView, consumer_arguments, shared_arg
 from producer.cli.main import Invocation
 from producer.cli.settings import config_of
 from producer.cli.terminal import is_terminal, note, say, say_json
-from producer.local.addresses import Address, free_address
+from producer.local.addresses import listening, url_of
 from producer.local.fleet import Fleet, Spec
 from schemas.config import Config
 from schemas.errors import ConfigError
@@ -27,15 +29,23 @@ async def _up(invocation: Invocation) -> int:
     config = config_of(invocation, more=["--engine.model", arguments.model] if arguments.model else None)
     if arguments.consumers < 1:
         raise ConfigError("--consumers must be at least 1; --no-consumer starts only the broker", param="--consumers")
+    with contextlib.ExitStack() as held:
+        gateway = None if arguments.no_gateway else held.enter_context(_gateway_socket(config))
+        return await _run(invocation, config, gateway)
+
+
+async def _run(invocation: Invocation, config: Config, gateway: socket.socket | None) -> int:
+    arguments = invocation.arguments
     stop = life.on_signals(asyncio.get_running_loop())
-    gateway = None if arguments.no_gateway else _gateway_address(config)
     fleet = Fleet(_spec(invocation, config, gateway), LogView(is_verbose=arguments.verbose))
     async with fleet:
         note(f"broker ready at {fleet.url}")
+        if gateway:
+            note(f"gateway at {url_of(gateway)}")
         if not arguments.no_consumer:
             note(f"starting {config.engine.kind} with model {config.engine.model} …")
         if await _unless_stopped(stop, fleet.wait_ready()):
-            _show_ready(config, fleet, gateway.url if gateway else "", as_json=arguments.json)
+            _show_ready(config, fleet, url_of(gateway) if gateway else "", as_json=arguments.json)
             await _unless_stopped(stop, fleet.wait_failed())
         note("stopping; running jobs may finish within the grace (Ctrl-C again: now)")
         skipping = asyncio.create_task(_skip(stop, fleet))
@@ -45,26 +55,36 @@ async def _up(invocation: Invocation) -> int:
     return Exit.OK
 
 
-def _gateway_address(config: Config) -> Address:
-    """Where it will listen: somebody else's port is no reason not to start."""
-    wanted = config.gateway
-    address = free_address(wanted.host, wanted.port)
-    if wanted.port and address.port != wanted.port:
-        note(f"port {wanted.port} is taken; the gateway listens on {address.port} (choose with --gateway.port)")
-    return address
+def _gateway_socket(config: Config) -> socket.socket:
+    """Somebody else's port is no reason not to start.
+
+    Raises:
+        ConfigError: the address is not ours.
+    """
+    host, wanted = config.gateway.host, config.gateway.port
+    try:
+        sock = listening(host, wanted)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}: {error.strerror}; see gateway.host", param="gateway.host"
+        ) from error
+    port = sock.getsockname()[1]
+    if wanted and port != wanted:
+        note(f"port {wanted} is taken; the gateway listens on {port} (choose with --gateway.port)")
+    return sock
 
 
-def _spec(invocation: Invocation, config: Config, gateway: Address | None) -> Spec:
+def _spec(invocation: Invocation, config: Config, gateway: socket.socket | None) -> Spec:
     arguments = invocation.arguments
-    port = ["--gateway.port", str(gateway.port)] if gateway else []
+    fd = gateway.fileno() if gateway else -1
     return Spec(
         config=config,
         consumers=0 if arguments.no_consumer else arguments.consumers,
         consumer_arguments=consumer_arguments(invocation, pool=config.consumer.pool),
         has_dispatcher=not arguments.no_dispatcher,
         dispatcher_arguments=shared_arguments(invocation),
-        has_gateway=gateway is not None,
-        gateway_arguments=[*shared_arguments(invocation), *port],
+        gateway_fd=fd,
+        gateway_arguments=["--listening-fd", str(fd), *shared_arguments(invocation)],
         environment=invocation.environment,
         broker_dir=None if config.broker.url else settings.data_dir(config, invocation.environment),
         url=config.broker.url,

@@ -88,6 +88,7 @@ class Child:
         environment: Mapping[str, str],
         on_line: Callable[[str, LogLine], None],
         program: Program = CONSUMER,
+        pass_fds: tuple[int, ...] = (),
     ) -> None:
         self.name = name
         self.program = program
@@ -96,6 +97,7 @@ class Child:
         self._arguments = arguments
         self._environment = environment
         self._on_line = on_line
+        self._pass_fds = pass_fds
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -119,6 +121,7 @@ class Child:
             stderr=asyncio.subprocess.STDOUT,
             limit=LINE_BYTES_MAX,
             start_new_session=True,
+            pass_fds=self._pass_fds,
         )
         try:
             await self._read_lines(self._process)

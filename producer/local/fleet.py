@@ -44,8 +44,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     # Orders what waits. A run of one file needs none: all its jobs are alike.
     has_dispatcher: bool = False
     dispatcher_arguments: list[str] = []
-    # Answers HTTP, the page included.
-    has_gateway: bool = False
+    # Answers HTTP, the page included, on a socket that listens already; -1: there is none.
+    gateway_fd: int = -1
     gateway_arguments: list[str] = []
     environment: Mapping[str, str] = {}
     broker_dir: Path | None = None
@@ -187,17 +187,17 @@ class Fleet:
             self._start(f"consumer-{number}", [*self._spec.consumer_arguments, *own], CONSUMER)
         if self._spec.has_dispatcher:
             self._start("dispatcher", self._spec.dispatcher_arguments, DISPATCHER)
-        if self._spec.has_gateway:
-            self._start("gateway", self._spec.gateway_arguments, GATEWAY)
+        if self._spec.gateway_fd >= 0:
+            self._start("gateway", self._spec.gateway_arguments, GATEWAY, (self._spec.gateway_fd,))
 
-    def _start(self, name: str, arguments: list[str], program: Program) -> None:
+    def _start(self, name: str, arguments: list[str], program: Program, pass_fds: tuple[int, ...] = ()) -> None:
         environment = {
             **self._spec.environment,
             "PENSTOCK__BROKER__URL": self.url,
             "PENSTOCK__LOG__FORMAT": "json",
             "PYTHONUNBUFFERED": "1",
         }
-        child = Child(name, arguments, environment, self._watcher.on_line, program)
+        child = Child(name, arguments, environment, self._watcher.on_line, program, pass_fds)
         self._children.append(child)
         self._lives.append(asyncio.create_task(self._keep(child), name=name))
 
