@@ -13,8 +13,10 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -123,6 +125,9 @@ class Page:
         self._target = target
         self.errors: list[str] = []
         self.requests: list[str] = []
+        self._answers: dict[str, Any] = {}
+        self._asked: list[dict[str, Any]] = []
+        self._replies: set[asyncio.Task[None]] = set()
 
     async def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         return await self._browser.call(method, self._session, **parameters)
@@ -154,10 +159,11 @@ class Page:
         return answer["result"].get("value")
 
     async def until(self, condition: str) -> Any:
-        """Waits until `condition` is true, and returns it."""
+        """Waits until `condition` is true, or an element, and returns it."""
+        plain = f"(value => value instanceof Node || value)({condition})"
         try:
             async with asyncio.timeout(WAIT_S):
-                while not (value := await self.js(condition)):
+                while not (value := await self.js(plain)):
                     await asyncio.sleep(0.03)
                 return value
         except TimeoutError as error:
@@ -204,12 +210,50 @@ class Page:
         for kind in ("dragEnter", "dragOver", "drop"):
             await self.call("Input.dispatchDragEvent", type=kind, x=300, y=300, data=data)
 
+    @contextlib.asynccontextmanager
+    async def answering(self, answers: dict[str, Any], asked: list[dict[str, Any]]) -> AsyncGenerator[None]:
+        """Meanwhile `METHOD /path` gets its JSON from here, and `asked` what was asked."""
+        self._answers, self._asked = answers, asked
+        await self.call("Fetch.enable", patterns=[{"urlPattern": f"*{name.split()[1]}*"} for name in answers])
+        try:
+            yield
+        finally:
+            await self.call("Fetch.disable")
+            await asyncio.gather(*self._replies, return_exceptions=True)
+
+    async def _reply(self, paused: dict[str, Any]) -> None:
+        request = paused["request"]
+        path = urlsplit(request["url"]).path
+        self._asked.append(
+            {
+                "method": request["method"],
+                "path": path,
+                "headers": request["headers"],
+                "body": request.get("postData", ""),
+            }
+        )
+        answer = self._answers.get(f"{request['method']} {path}")
+        if answer is None:
+            await self.call("Fetch.continueRequest", requestId=paused["requestId"])
+            return
+        await self.call(
+            "Fetch.fulfillRequest",
+            requestId=paused["requestId"],
+            responseCode=200,
+            responseHeaders=[{"name": "content-type", "value": "application/json"}],
+            body=base64.b64encode(msgspec.json.encode(answer)).decode(),
+        )
+
     async def screenshot(self, path: Path) -> None:
         shot = await self.call("Page.captureScreenshot", format="png")
         await asyncio.to_thread(path.write_bytes, base64.b64decode(shot["data"]))
 
     def hear(self, method: str, parameters: dict[str, Any]) -> None:
-        if method == "Network.requestWillBeSent":
+        if method == "Fetch.requestPaused":
+            task = asyncio.create_task(self._reply(parameters))
+            self._replies.add(task)
+            task.add_done_callback(self._replies.discard)
+        elif method == "Network.requestWillBeSent":
             self.requests.append(parameters["request"]["url"])
         elif method == "Runtime.exceptionThrown":
             details = parameters["exceptionDetails"]

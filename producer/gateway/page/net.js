@@ -1,6 +1,6 @@
 // Requests to the gateway this page came from, with the caller's key; and streams of server-sent events.
 
-import { set } from "./store.js";
+import { set, state } from "./store.js";
 
 const KEY = "penstock.key";
 
@@ -13,7 +13,7 @@ export const key = {
 
 export class Refused extends Error {
   constructor(status, message, code) {
-    super(message);
+    super(sentence(message));
     this.status = status;
     this.code = code;
   }
@@ -53,12 +53,17 @@ async function refusalOf(response) {
 }
 
 export function refused(status, message, code) {
-  if (status === 401) {
-    // Without a key it is no problem yet, only a question.
-    set({ needsKey: true, keyProblem: key.get() ? (message ?? "") : "" });
+  // Several requests may hear it at once; the first one says why. Without a key it is no problem, only a question.
+  if (status === 401 && !state.needsKey) {
+    set({ needsKey: true, keyProblem: key.get() ? sentence(message ?? "") : "" });
     key.forget();
   }
   return new Refused(status, message ?? `The gateway answered ${status}.`, code);
+}
+
+// As a person writes it; the gateway's own words are for programs, too.
+function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1) + (/[.?!…]$/.test(text) ? "" : ".");
 }
 
 // The `data` of each event, parsed; ends with the stream.
