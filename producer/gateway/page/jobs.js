@@ -46,7 +46,7 @@ export function JobsGlance() {
   const ended = (asked.jobs ?? []).filter((job) => !LIVE.has(job.status));
   const shown = [...lively, ...ended].slice(0, GLANCE);
   return html`
-    <${Panel} title="Your jobs" aside=${html`<a href="#/jobs">all jobs</a>`}>
+    <${Panel} title="Your jobs" className="fourth" aside=${html`<a href="#/jobs">all jobs</a>`}>
       <p class="said" role="status">${asked.said}</p>
       ${asked.problem && html`<${Notice} kind="bad">${asked.problem}<//>`}
       ${shown.length === 0 && !asked.problem && html`<p class="quiet-line">${asked.jobs ? "None yet." : "Looking…"}</p>`}

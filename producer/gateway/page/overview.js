@@ -77,7 +77,7 @@ function Backlog({ pool }) {
   const aside = pool.is_paused ? html`<${Badge} kind="warn">paused<//>` : pool.dispatcher ? "" : "no dispatcher";
   const hasAny = lanes.some(([, one]) => one.jobs) || tenants.some(([, one]) => one.jobs);
   return html`
-    <${Panel} title="Backlog" aside=${aside}>
+    <${Panel} title="Backlog" className="second" aside=${aside}>
       ${!hasAny && html`<${Empty} title=${pool.ready ? `${plural(pool.ready, "job")} not pulled yet` : "Nothing waits"}
         commands=${['penstock submit "What is a penstock?" --lane bulk']}>
         ${pool.dispatcher ? "Jobs that wait their turn are shown here by lane and tenant."
@@ -114,7 +114,7 @@ function Amounts({ head, rows, paused }) {
 
 function Consumers({ pool }) {
   return html`
-    <${Panel} title="Consumers" aside=${pool.consumers.length || ""}>
+    <${Panel} title="Consumers" className="third" aside=${pool.consumers.length || ""}>
       ${pool.consumers.length === 0 ? html`
         <${Empty} title="Nobody serves this pool" commands=${[`penstock consumer --consumer.pool ${pool.pool}`]}>
           Jobs are kept and wait. Start a consumer:<//>` : html`
@@ -149,7 +149,7 @@ function Consumer({ one }) {
 
 function Lately({ decisions }) {
   return html`
-    <${Panel} title="Scaler" aside=${decisions.length ? html`<a href="#/scaler">all decisions</a>` : ""}>
+    <${Panel} title="Scaler" className="fifth" aside=${decisions.length ? html`<a href="#/scaler">all decisions</a>` : ""}>
       ${decisions.length === 0 ? html`<p class="quiet-line">No decision yet: no scaler watches this pool.</p>` : html`
         <ol class="decisions brief">${decisions.slice(0, 4).map((one) => html`
           <${DecisionLine} key=${one.at} one=${one} />`)}</ol>`}
