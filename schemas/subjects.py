@@ -33,6 +33,7 @@ LEARNED_ALL = f"{ROOT}.learned.>"
 DISPATCH_ALL = f"{ROOT}.dispatch.>"
 EVENTS_ALL = f"{ROOT}.events.>"
 DECISIONS_ALL = f"{ROOT}.decisions.>"
+TELEMETRY_ALL = f"{ROOT}.telemetry.>"
 
 HEADER_JOB = "Penstock-Job"
 HEADER_VERSION = "Penstock-Version"

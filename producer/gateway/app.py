@@ -9,6 +9,8 @@ from producer.gateway.health import HealthRoutes
 from producer.gateway.house import House
 from producer.gateway.jobs import JobRoutes
 from producer.gateway.models import ModelRoutes
+from producer.gateway.overview import OverviewRoute
+from producer.gateway.page_files import PageRoutes
 from producer.gateway.webhooks.routes import WebhookRoutes
 from schemas.job import Endpoint
 
@@ -33,6 +35,10 @@ def app(house: House) -> FrontDoor:
     routes.add("DELETE", "/v1/webhook_endpoints/{id}", webhooks.delete)
     routes.add("POST", "/v1/webhook_endpoints/{id}/rotate", webhooks.rotate)
     routes.add("POST", "/v1/webhook_endpoints/{id}/test", webhooks.test)
+    routes.add("GET", "/v1/overview", OverviewRoute(house).get)
+    page = PageRoutes()
+    routes.add("GET", "/", page.first, is_public=True)
+    routes.add("GET", "/page/{rest}", page.file, is_public=True)
     docs = DocsRoutes(has_keys=house.cfg.api_keys)
     routes.add("GET", "/openapi.json", docs.document, is_public=True)
     routes.add("GET", "/docs", docs.page, is_public=True)

@@ -23,6 +23,7 @@ from schemas.openai import (
     Model,
     Models,
 )
+from schemas.overview import Overview
 from schemas.webhook import WebhookDeleted, WebhookEndpoint, WebhookEndpoints, WebhookRequest, WebhookTest
 
 _REF = "#/components/schemas/{name}"
@@ -96,6 +97,7 @@ OPERATIONS = (
         ("200", WebhookEndpoint, _JSON),
     ),
     Operation("post", "/v1/webhook_endpoints/{id}/test", "Send a test event now", (), ("200", WebhookTest, _JSON)),
+    Operation("get", "/v1/overview", "Pools, what waits, who serves", (), ("200", Overview, _JSON)),
     Operation("get", "/livez", "The process lives", (), ("200", str, _TEXT), is_public=True),
     Operation("get", "/readyz", "Requests have somebody to go to", (), ("200", str, _TEXT), is_public=True),
     Operation("get", "/metrics", "Prometheus", (), ("200", str, _TEXT), is_public=True),
@@ -145,7 +147,7 @@ def _operation(one: Operation) -> dict[str, Any]:
     status, kind, content = one.answer
     shape: dict[str, Any] = {"schema": _schema(kind)} if kind is not None else {}
     answers: dict[str, Any] = {status: {"description": one.summary, "content": {content: shape}}}
-    if one.has_headers:
+    if one.has_headers or one.answer[1] is Overview:
         # Its events have no schema here: what OpenAPI 3.1 says of a stream is said of the whole of it.
         answers[status]["content"]["text/event-stream"] = {}
     if one.path == "/v1/jobs" and one.method == "post":
@@ -198,6 +200,12 @@ def _parameters(one: Operation) -> list[dict[str, Any]]:
         limit = {"type": "integer", "minimum": 1, "maximum": 100}
         found.append({"name": "limit", "in": "query", "schema": limit})
         found += [{"name": name, "in": "query", **text} for name in ("after", "status", "pool")]
+        why = "service: what runs, what waits by its place in line, what has ended; `limit` of each."
+        orders = {"type": "string", "enum": ["newest", "service"]}
+        found.append({"name": "order", "in": "query", "description": why, "schema": orders})
+    if one.answer[1] is Overview:
+        why = "true: an overview each second, as server-sent events."
+        found.append({"name": "stream", "in": "query", "description": why, "schema": {"type": "boolean"}})
     return found
 
 
