@@ -23,6 +23,7 @@ DECISIONS_STREAM = "PENSTOCK_DECISIONS"
 CONSUMERS_BUCKET = "PENSTOCK_CONSUMERS"
 KEYS_BUCKET = "PENSTOCK_KEYS"
 USAGE_BUCKET = "PENSTOCK_USAGE"
+RESPONSES_BUCKET = "PENSTOCK_RESPONSES"
 
 RESULTS_ALL = f"{ROOT}.results.>"
 DONE_ALL = f"{ROOT}.done.>"
@@ -267,6 +268,21 @@ def bucket_key(bucket: str, key: str) -> str:
 
 def bucket_all(bucket: str) -> str:
     return f"$KV.{bucket}.>"
+
+
+def response_record(tenant: str, response_id: str) -> str:
+    """What is kept of one response."""
+    return f"$KV.{RESPONSES_BUCKET}.record.{checked_name(tenant, 'tenant')}.{checked_job_id(response_id)}"
+
+
+def response_mark(tenant: str, response_id: str) -> str:
+    """There from the start of a background response until its end has been told as an event."""
+    return f"$KV.{RESPONSES_BUCKET}.open.{checked_name(tenant, 'tenant')}.{checked_job_id(response_id)}"
+
+
+RESPONSE_MARKS_ALL = f"$KV.{RESPONSES_BUCKET}.open.>"
+# Which gateway tells the ends of background responses.
+RESPONSES_LEADER = f"$KV.{RESPONSES_BUCKET}.leader"
 
 
 def moved(pool: str) -> str:

@@ -9,6 +9,7 @@ from producer.gateway.health import HealthRoutes
 from producer.gateway.house import House
 from producer.gateway.jobs import JobRoutes
 from producer.gateway.models import ModelRoutes
+from producer.gateway.responses.routes import ResponseRoutes
 from schemas.job import Endpoint
 
 
@@ -25,6 +26,12 @@ def app(house: House) -> FrontDoor:
     routes.add("GET", "/v1/jobs/{id}", jobs.get)
     routes.add("DELETE", "/v1/jobs/{id}", jobs.cancel)
     routes.add("POST", "/v1/jobs/{id}/cancel", jobs.cancel)
+    responses = ResponseRoutes(house)
+    routes.add("POST", "/v1/responses", responses.create)
+    routes.add("GET", "/v1/responses/{id}", responses.get)
+    routes.add("DELETE", "/v1/responses/{id}", responses.delete)
+    routes.add("POST", "/v1/responses/{id}/cancel", responses.cancel)
+    routes.add("GET", "/v1/responses/{id}/input_items", responses.input_items)
     docs = DocsRoutes(has_keys=house.cfg.api_keys)
     routes.add("GET", "/openapi.json", docs.document, is_public=True)
     routes.add("GET", "/docs", docs.page, is_public=True)

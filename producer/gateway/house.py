@@ -11,7 +11,7 @@ from typing import Any, Self
 import msgspec
 
 from infra import broker as bus
-from infra import telemetry
+from infra import telemetry, topology
 from infra.broker import Broker
 from producer.client import Client
 from producer.gateway import buckets
@@ -22,6 +22,7 @@ from producer.gateway.key_ring import KeyRing
 from producer.gateway.limits import Limits
 from producer.gateway.pool_watch import PoolWatch
 from producer.gateway.refusals import PoolClosed
+from producer.gateway.responses.ends import Ends
 from producer.gateway.streams import Streams
 from producer.gateway.usage import Usage
 from producer.handle import Handle
@@ -158,6 +159,7 @@ class House:
         )
         self._life.push_async_callback(self.broker.close)
         await buckets.provision(self.broker, self.config.broker)
+        await topology.provision_events(self.broker, self.config.broker)
         self.keys = KeyRing(self.broker, self.unix_ms)
         self.usage = Usage(self.broker, self.limits, self.name)
         self._pools = PoolWatch(self.broker, self.directory)
@@ -167,6 +169,7 @@ class House:
         self._life.push_async_callback(self._stop_sides)
         runs = {"keys": self.keys.run(), "usage": self.usage.run(), "pools": self._pools.run()}
         runs["streams"] = self.streams.run()
+        runs["responses"] = Ends(self.broker, self.name).run()
         self._sides = [asyncio.create_task(work, name=name) for name, work in runs.items()]
         self.why_closed = ""
 
