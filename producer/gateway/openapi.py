@@ -22,6 +22,7 @@ from schemas.openai import (
     Model,
     Models,
 )
+from schemas.openai_responses import InputItems, ResponseDeleted, ResponseRequest, ResponseView
 
 _REF = "#/components/schemas/{name}"
 _ERRORS = {
@@ -71,6 +72,11 @@ OPERATIONS = (
     ),
     Operation("get", "/v1/models", "What can be asked for", (), ("200", Models, _JSON)),
     Operation("get", "/v1/models/{id}", "One model", (), ("200", Model, _JSON)),
+    Operation("post", "/v1/responses", "Response", (ResponseRequest,), ("200", ResponseView, _JSON), has_headers=True),
+    Operation("get", "/v1/responses/{id}", "One response, or its stream", (), ("200", ResponseView, _JSON)),
+    Operation("delete", "/v1/responses/{id}", "Forget a response", (), ("200", ResponseDeleted, _JSON)),
+    Operation("post", "/v1/responses/{id}/cancel", "End a background response", (), ("200", ResponseView, _JSON)),
+    Operation("get", "/v1/responses/{id}/input_items", "What was asked", (), ("200", InputItems, _JSON)),
     Operation("post", "/v1/jobs", "Submit one job, or many", (JobRequest, JobRequests), ("202", JobView, _JSON)),
     Operation("get", "/v1/jobs", "Your jobs, newest first", (), ("200", JobList, _JSON)),
     Operation("get", "/v1/jobs/{id}", "One job, with its answer once it has ended", (), ("200", JobView, _JSON)),
@@ -124,7 +130,7 @@ def _operation(one: Operation) -> dict[str, Any]:
     status, kind, content = one.answer
     shape: dict[str, Any] = {"schema": _schema(kind)} if kind is not None else {}
     answers: dict[str, Any] = {status: {"description": one.summary, "content": {content: shape}}}
-    if one.has_headers:
+    if one.has_headers or (one.path, one.method) == ("/v1/responses/{id}", "get"):
         answers[status]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     if one.path == "/v1/jobs" and one.method == "post":
         answers["200"] = {"description": "Many jobs", "content": {_JSON: {"schema": _schema(JobList)}}}
@@ -150,6 +156,14 @@ def _parameters(one: Operation) -> list[dict[str, Any]]:
         found.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}})
     if one.has_headers:
         found += [{"name": name, "in": "header", "description": why, **text} for name, why in _HEADERS.items()]
+    if (one.path, one.method) == ("/v1/responses/{id}", "get"):
+        found.append({"name": "stream", "in": "query", "schema": {"type": "boolean"}})
+        number = {"type": "integer", "minimum": -1, "maximum": 2**53}
+        found.append({"name": "starting_after", "in": "query", "schema": number})
+    if one.path == "/v1/responses/{id}/input_items":
+        found.append({"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 100}})
+        found.append({"name": "order", "in": "query", "schema": {"enum": ["asc", "desc"]}})
+        found.append({"name": "after", "in": "query", **text})
     if one.path == "/v1/jobs" and one.method == "get":
         limit = {"type": "integer", "minimum": 1, "maximum": 100}
         found.append({"name": "limit", "in": "query", "schema": limit})

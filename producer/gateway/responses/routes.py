@@ -17,13 +17,12 @@ from producer.gateway.house import House
 from producer.gateway.intake import Wanted, wanted_of
 from producer.gateway.refusals import JSON, Headers, NotFound, TimeLimit, refusal_of_result
 from producer.gateway.responses.asking import WINDOWS, Asked, asked_in, chat_body, view_of
-from producer.gateway.responses.ending import ending_of, messages_at_end, renamed, view_at_end
-from producer.gateway.responses.messages import Message, messages_of
+from producer.gateway.responses.ending import ending_of, renamed, view_at_end
+from producer.gateway.responses.history import history_of, is_name
 from producer.gateway.responses.records import Records, address_of
 from producer.gateway.responses.streams import tell_kept, tell_live
 from producer.handle import Handle
 from producer.request import Request
-from schemas import subjects
 from schemas.errors import JobMalformed, PenstockError
 from schemas.job import Endpoint
 from schemas.openai_responses import InputItems, ResponseDeleted, ResponseRecord, ResponseView
@@ -31,8 +30,6 @@ from schemas.result import Result
 from schemas.subjects import Lane
 
 _PREFIX = "resp_"
-# How far back a conversation is followed.
-_CHAIN_MAX = 256
 _ITEMS_MAX, _ITEMS_DEFAULT = 100, 20
 _KEYS = "responses\0"
 
@@ -57,7 +54,7 @@ class ResponseRoutes:
             if known is not None:
                 await self._serve_known(call, known, is_stream=bool(asked.request.stream))
                 return
-        history = await self._history(call.tenant, asked.request.previous_response_id)
+        history = await history_of(self._records, call.tenant, asked.request.previous_response_id)
         if history:
             wanted = wanted_of(Endpoint.CHAT.value, chat_body(asked, history), call.headers)
         route = house.directory.route(wanted.model, wanted.pool, house.now_s)
@@ -70,6 +67,7 @@ class ResponseRoutes:
             input=asked.input,
             is_repeatable=asked.is_repeatable,
         )
+        _check_depth(record)
         serve = self._background if asked.is_background else self._foreground
         await serve(call, asked, wanted, route, record)
 
@@ -211,7 +209,7 @@ class ResponseRoutes:
         """
         response_id = call.parameters["id"]
         record = None
-        if response_id.startswith(_PREFIX) and _is_name(response_id):
+        if response_id.startswith(_PREFIX) and is_name(response_id):
             record = await self._records.get(call.tenant, response_id)
         if record is None:
             raise NotFound(f"there is no response {response_id[:100]!r}", param="id", code="response_not_found")
@@ -235,34 +233,6 @@ class ResponseRoutes:
             if error.code != "job_not_found":
                 raise
 
-    async def _history(self, tenant: str, previous: str | None) -> list[Message]:
-        """What was said in the responses before, oldest first.
-
-        Raises:
-            JobMalformed: one of them is not there, or has not ended.
-        """
-        turns: list[list[Message]] = []
-        wanted = previous
-        while wanted is not None:
-            record = await self._records.get(tenant, wanted) if _is_name(wanted) else None
-            if record is None or len(turns) >= _CHAIN_MAX:
-                why = "not found" if record is None else f"the end of {_CHAIN_MAX} turns, the limit"
-                raise JobMalformed(
-                    f"Previous response with id {wanted[:100]!r} is {why}.",
-                    param="previous_response_id",
-                    code="previous_response_not_found",
-                )
-            result = await self._records.result(record)
-            if result is None:
-                raise JobMalformed(
-                    f"Previous response with id {wanted!r} has not ended: wait for it.",
-                    param="previous_response_id",
-                    code="previous_response_not_ended",
-                )
-            turns.append([*messages_of(record.input), *messages_at_end(ending_of(result))])
-            wanted = record.view.previous_response_id
-        return [message for turn in reversed(turns) for message in turn]
-
 
 async def _answer(call: Call, record: ResponseRecord, result: Result) -> None:
     """To whom waited for all of it. A job the engine refused is a refusal."""
@@ -272,6 +242,14 @@ async def _answer(call: Call, record: ResponseRecord, result: Result) -> None:
         return
     refusal = refusal_of_result(renamed(result))
     await call.answer(refusal.status, refusal.body, [*refusal.headers, *_headers(record)])
+
+
+def _check_depth(record: ResponseRecord) -> None:
+    """Before its job is stored: what could just be read must not turn out to be too deep to be written."""
+    try:
+        msgspec.json.encode([[record]])
+    except RecursionError as error:
+        raise JobMalformed("the body is nested too deeply", param="body") from error
 
 
 def _request(wanted: Wanted, record: ResponseRecord, *, lane: Lane) -> Request:
@@ -289,14 +267,6 @@ def _request(wanted: Wanted, record: ResponseRecord, *, lane: Lane) -> Request:
 
 def _headers(record: ResponseRecord) -> Headers:
     return [(b"x-penstock-job", record.job.encode()), (b"x-penstock-pool", record.pool.encode())]
-
-
-def _is_name(response_id: str) -> bool:
-    try:
-        subjects.checked_job_id(response_id)
-    except PenstockError:
-        return False
-    return True
 
 
 def _query(call: Call) -> dict[str, str]:

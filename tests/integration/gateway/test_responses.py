@@ -130,9 +130,12 @@ def test_a_stream_is_taken_up_again_while_its_response_waits_for_the_first_consu
             response_id = begun[0].response.id
             waits = await other.responses.retrieve(response_id, stream=True, starting_after=0)
             queued = await anext(aiter(waits))
+            # Nothing is to be said in this one, and it is open.
+            later = await other.responses.retrieve(response_id, stream=True, starting_after=1)
             assert (await other.responses.retrieve(response_id)).status == "queued"
             async with ConsumerProcess(own_nats.url, tmp_path):
                 rest = [queued, *await events_of(waits)]
+                assert await events_of(later) == rest[1:]
                 again = await events_of(await one.responses.retrieve(response_id, stream=True))
 
         assert queued.type == "response.queued"
@@ -148,13 +151,15 @@ def test_a_gateway_that_is_killed_leaves_streams_that_go_on_elsewhere_and_ends_t
     async def story() -> None:
         async with (
             ConsumerProcess(own_nats.url, tmp_path, *SLOW),
+            # The first to come leads, so that somebody else must tell the ends.
+            GatewayProcess(own_nats.url, tmp_path) as first,
             GatewayProcess(own_nats.url, tmp_path) as second,
             Client(own_nats.url) as queue,
         ):
-            async with GatewayProcess(own_nats.url, tmp_path) as first, first.openai() as client:
+            async with first.openai() as client:
                 stream = await client.responses.create(**LONG, background=True, stream=True)
                 begun = await events_of(stream, limit=8)
-                quiet = await client.responses.create(**ASK, background=True, max_output_tokens=400)
+                quiet = await client.responses.create(**LONG, background=True)
                 await first.kill()
             async with second.openai() as client:
                 response_id = begun[0].response.id
@@ -170,7 +175,7 @@ def test_a_gateway_that_is_killed_leaves_streams_that_go_on_elsewhere_and_ends_t
 
         assert [event.sequence_number for event in [*begun, *rest]] == list(range(len(begun) + len(rest)))
         assert rest[-1].type == "response.incomplete"
-        assert told_of == {("response.incomplete", response_id), ("response.completed", quiet.id)}
+        assert told_of == {("response.incomplete", response_id), ("response.incomplete", quiet.id)}
 
     run(story)
 
