@@ -109,12 +109,7 @@ class House:
         Raises:
             PromptTooLong, RateLimited, PoolClosed: and nothing is held.
         """
-        most = self.cfg.prompt_tokens_max
-        if most and wanted.prompt_tokens > most:
-            raise PromptTooLong(
-                f"prompt is about {wanted.prompt_tokens} tokens, the limit is {most} (gateway.prompt_tokens_max)",
-                param="messages",
-            )
+        self.check_prompt(wanted)
         now, pool = self.now_s, route.pool
         rate = self.directory.jobs_per_s(pool, now)
         await self.usage.check_queued(tenant, pool, drain_per_s=rate)
@@ -127,6 +122,18 @@ class House:
             admission.end(None)
             raise
         return admission
+
+    def check_prompt(self, wanted: Wanted) -> None:
+        """
+        Raises:
+            PromptTooLong: by the gateway's own limit.
+        """
+        most = self.cfg.prompt_tokens_max
+        if most and wanted.prompt_tokens > most:
+            raise PromptTooLong(
+                f"prompt is about {wanted.prompt_tokens} tokens, the limit is {most} (gateway.prompt_tokens_max)",
+                param="messages",
+            )
 
     def check_pool(self, pool: str, lane: Lane, *, allowed_s: float) -> bool:
         """Whether this one goes to see if the pool is well again.

@@ -119,6 +119,7 @@ class ResponseRoutes:
 
     async def _background(self, call: Call, asked: Asked, wanted: Wanted, route: Route, record: ResponseRecord) -> None:
         house = self._house
+        house.check_prompt(wanted)
         now, rate = house.now_s, house.directory.jobs_per_s(route.pool, house.now_s)
         await house.usage.check_queued(call.tenant, route.pool, drain_per_s=rate)
         house.limits.admit(call.tenant, wanted.tokens, now, drain_per_s=rate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from infra import telemetry
 from producer.gateway.asgi import Call
@@ -94,11 +95,9 @@ async def tell_kept(house: House, call: Call, record: ResponseRecord, *, after: 
                 await stream.tell()
                 if teller.has_gap and loop.time() - mended_s > _MEND_EVERY_S and not teller.is_done:
                     mended_s = loop.time()
-                    await tail.read_kept()
-    except BusUnavailable as error:
-        if not call.status:
-            raise
-        await stream.fail(error.message)
+                    # A broker that is away comes back, and the job did not depend on it meanwhile.
+                    with contextlib.suppress(BusUnavailable):
+                        await tail.read_kept()
     finally:
         house.streams.remove(stream)
 

@@ -42,22 +42,24 @@ class Tail:
         self._subscriptions: list[Subscription] = []
 
     async def __aenter__(self) -> Self:
-        for subject, handler in (
-            (subjects.kept_reply(*self._address), self._on_frame),
-            (subjects.done(*self._address), self._on_done),
-        ):
-            self._subscriptions.append(await self._broker.subscribe(subject, handler))
-        await self.read_kept()
-        await self._look()
+        try:
+            for subject, handler in (
+                (subjects.kept_reply(*self._address), self._on_frame),
+                (subjects.done(*self._address), self._on_done),
+            ):
+                self._subscriptions.append(await self._broker.subscribe(subject, handler))
+            await self.read_kept()
+            await self._look()
+        except BaseException:
+            await self._hear_no_more()
+            raise
         self._news.set()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for subscription in self._subscriptions:
-            with contextlib.suppress(Exception):
-                await subscription.unsubscribe()
+        await self._hear_no_more()
 
     async def read_kept(self) -> None:
         """From the start again, for whom something is missing.
@@ -87,6 +89,11 @@ class Tail:
         events = list(self._events)
         self._events.clear()
         return events
+
+    async def _hear_no_more(self) -> None:
+        for subscription in self._subscriptions:
+            with contextlib.suppress(Exception):
+                await subscription.unsubscribe()
 
     async def _look(self) -> None:
         """Whether it has ended."""

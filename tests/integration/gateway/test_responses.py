@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,26 @@ def test_a_gateway_that_is_killed_leaves_streams_that_go_on_elsewhere_and_ends_t
 async def _events(queue: Client) -> list[dict[str, Any]]:
     found = stored.messages(queue.session.broker, subjects.EVENTS_STREAM, subjects.EVENTS_ALL)
     return [json.loads(message.data) async for message in found]
+
+
+def test_a_stream_outlives_a_broker_that_is_killed_and_loses_its_frames(own_nats: NatsServer, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with (
+            ConsumerProcess(own_nats.url, tmp_path, "--engine.step_s", "0.05"),
+            GatewayProcess(own_nats.url, tmp_path) as gateway,
+            gateway.openai() as client,
+        ):
+            stream = await client.responses.create(**LONG, background=True, stream=True)
+            begun = await events_of_some(stream, 8)
+            await asyncio.to_thread(own_nats.kill)
+            await asyncio.to_thread(own_nats.start)
+            rest = [event async for event in stream]
+            again = await events_of(await client.responses.retrieve(begun[0].response.id, stream=True))
+
+        assert [*begun, *rest] == again
+        assert again[-1].type == "response.incomplete"
+
+    run(story)
 
 
 def test_a_background_response_goes_on_without_its_reader_until_it_is_cancelled(
