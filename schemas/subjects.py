@@ -24,6 +24,7 @@ CONSUMERS_BUCKET = "PENSTOCK_CONSUMERS"
 KEYS_BUCKET = "PENSTOCK_KEYS"
 USAGE_BUCKET = "PENSTOCK_USAGE"
 WEBHOOKS_BUCKET = "PENSTOCK_WEBHOOKS"
+RESPONSES_BUCKET = "PENSTOCK_RESPONSES"
 
 RESULTS_ALL = f"{ROOT}.results.>"
 DONE_ALL = f"{ROOT}.done.>"
@@ -284,6 +285,21 @@ def keys_of_tenant(bucket: str, tenant: str) -> str:
 
 def bucket_all(bucket: str) -> str:
     return f"$KV.{bucket}.>"
+
+
+def response_record(tenant: str, response_id: str) -> str:
+    """What is kept of one response."""
+    return f"$KV.{RESPONSES_BUCKET}.record.{checked_name(tenant, 'tenant')}.{checked_job_id(response_id)}"
+
+
+def response_mark(tenant: str, response_id: str) -> str:
+    """There from the start of a background response until its end has been told as an event."""
+    return f"$KV.{RESPONSES_BUCKET}.open.{checked_name(tenant, 'tenant')}.{checked_job_id(response_id)}"
+
+
+RESPONSE_MARKS_ALL = f"$KV.{RESPONSES_BUCKET}.open.>"
+# Which gateway tells the ends of background responses.
+RESPONSES_LEADER = f"$KV.{RESPONSES_BUCKET}.leader"
 
 
 def moved(pool: str) -> str:

@@ -23,6 +23,7 @@ from producer.gateway.key_ring import KeyRing
 from producer.gateway.limits import Limits
 from producer.gateway.pool_watch import PoolWatch
 from producer.gateway.refusals import PoolClosed
+from producer.gateway.responses.ends import Ends
 from producer.gateway.streams import Streams
 from producer.gateway.usage import Usage
 from producer.gateway.webhooks.service import Webhooks
@@ -119,12 +120,7 @@ class House:
         Raises:
             PromptTooLong, RateLimited, PoolClosed: and nothing is held.
         """
-        most = self.cfg.prompt_tokens_max
-        if most and wanted.prompt_tokens > most:
-            raise PromptTooLong(
-                f"prompt is about {wanted.prompt_tokens} tokens, the limit is {most} (gateway.prompt_tokens_max)",
-                param="messages",
-            )
+        self.check_prompt(wanted)
         now, pool = self.now_s, route.pool
         rate = self.directory.jobs_per_s(pool, now)
         await self.usage.check_queued(tenant, pool, drain_per_s=rate)
@@ -137,6 +133,18 @@ class House:
             admission.end(None)
             raise
         return admission
+
+    def check_prompt(self, wanted: Wanted) -> None:
+        """
+        Raises:
+            PromptTooLong: by the gateway's own limit.
+        """
+        most = self.cfg.prompt_tokens_max
+        if most and wanted.prompt_tokens > most:
+            raise PromptTooLong(
+                f"prompt is about {wanted.prompt_tokens} tokens, the limit is {most} (gateway.prompt_tokens_max)",
+                param="messages",
+            )
 
     def check_pool(self, pool: str, lane: Lane, *, allowed_s: float) -> bool:
         """Whether this one goes to see if the pool is well again.
@@ -193,7 +201,9 @@ class House:
         for part in parts.values():
             await part.open()
         self._life.push_async_callback(self._stop_sides)
-        runs = {name: part.run() for name, part in parts.items()} | {"streams": self.streams.run()}
+        ends = Ends(self.broker, self.name)
+        runs = {name: part.run() for name, part in parts.items()}
+        runs |= {"streams": self.streams.run(), "responses": ends.run()}
         self._sides = [asyncio.create_task(work, name=name) for name, work in runs.items()]
         self.why_closed = ""
 

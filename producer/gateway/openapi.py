@@ -23,6 +23,7 @@ from schemas.openai import (
     Model,
     Models,
 )
+from schemas.openai_responses import InputItems, ResponseDeleted, ResponseRequest, ResponseView
 from schemas.overview import Overview
 from schemas.webhook import WebhookDeleted, WebhookEndpoint, WebhookEndpoints, WebhookRequest, WebhookTest
 
@@ -59,6 +60,8 @@ class Operation(NamedTuple):
     answer: tuple[str, Any, str] = ("200", None, "application/json")
     has_headers: bool = False
     is_public: bool = False
+    # Whether it may be answered with server-sent events.
+    is_streamed: bool = False
 
 
 _JSON = "application/json"
@@ -74,6 +77,13 @@ OPERATIONS = (
     ),
     Operation("get", "/v1/models", "What can be asked for", (), ("200", Models, _JSON)),
     Operation("get", "/v1/models/{id}", "One model", (), ("200", Model, _JSON)),
+    Operation("post", "/v1/responses", "Response", (ResponseRequest,), ("200", ResponseView, _JSON), has_headers=True),
+    Operation(
+        "get", "/v1/responses/{id}", "One response, or its stream", (), ("200", ResponseView, _JSON), is_streamed=True
+    ),
+    Operation("delete", "/v1/responses/{id}", "Forget a response", (), ("200", ResponseDeleted, _JSON)),
+    Operation("post", "/v1/responses/{id}/cancel", "End a background response", (), ("200", ResponseView, _JSON)),
+    Operation("get", "/v1/responses/{id}/input_items", "What was asked", (), ("200", InputItems, _JSON)),
     Operation("post", "/v1/jobs", "Submit one job, or many", (JobRequest, JobRequests), ("202", JobView, _JSON)),
     Operation("get", "/v1/jobs", "Your jobs, newest first", (), ("200", JobList, _JSON)),
     Operation("get", "/v1/jobs/{id}", "One job, with its answer once it has ended", (), ("200", JobView, _JSON)),
@@ -97,7 +107,7 @@ OPERATIONS = (
         ("200", WebhookEndpoint, _JSON),
     ),
     Operation("post", "/v1/webhook_endpoints/{id}/test", "Send a test event now", (), ("200", WebhookTest, _JSON)),
-    Operation("get", "/v1/overview", "Pools, what waits, who serves", (), ("200", Overview, _JSON)),
+    Operation("get", "/v1/overview", "Pools, what waits, who serves", (), ("200", Overview, _JSON), is_streamed=True),
     Operation("get", "/livez", "The process lives", (), ("200", str, _TEXT), is_public=True),
     Operation("get", "/readyz", "Requests have somebody to go to", (), ("200", str, _TEXT), is_public=True),
     Operation("get", "/metrics", "Prometheus", (), ("200", str, _TEXT), is_public=True),
@@ -147,7 +157,7 @@ def _operation(one: Operation) -> dict[str, Any]:
     status, kind, content = one.answer
     shape: dict[str, Any] = {"schema": _schema(kind)} if kind is not None else {}
     answers: dict[str, Any] = {status: {"description": one.summary, "content": {content: shape}}}
-    if one.has_headers or one.answer[1] is Overview:
+    if one.has_headers or one.is_streamed:
         # Its events have no schema here: what OpenAPI 3.1 says of a stream is said of the whole of it.
         answers[status]["content"]["text/event-stream"] = {}
     if one.path == "/v1/jobs" and one.method == "post":
@@ -196,6 +206,14 @@ def _parameters(one: Operation) -> list[dict[str, Any]]:
         found.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}})
     if one.has_headers:
         found += [{"name": name, "in": "header", "description": why, **text} for name, why in _HEADERS.items()]
+    if (one.path, one.method) == ("/v1/responses/{id}", "get"):
+        found.append({"name": "stream", "in": "query", "schema": {"type": "boolean"}})
+        number = {"type": "integer", "minimum": -1, "maximum": 2**53}
+        found.append({"name": "starting_after", "in": "query", "schema": number})
+    if one.path == "/v1/responses/{id}/input_items":
+        found.append({"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 100}})
+        found.append({"name": "order", "in": "query", "schema": {"enum": ["asc", "desc"]}})
+        found.append({"name": "after", "in": "query", **text})
     if one.path == "/v1/jobs" and one.method == "get":
         limit = {"type": "integer", "minimum": 1, "maximum": 100}
         found.append({"name": "limit", "in": "query", "schema": limit})
