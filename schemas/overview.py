@@ -82,7 +82,6 @@ class DecisionView(msgspec.Struct, frozen=True, kw_only=True):
     action: Literal["none", "start", "stop", "hold"] = "none"
     count: int = 0
     target: int = 0
-    woken_by: str = ""
     # The one reason that decided.
     why: str = ""
     sentences: list[str] = []

@@ -199,7 +199,6 @@ def _decision_view(decision: Decision) -> DecisionView:
         action=decision.action,
         count=decision.count,
         target=decision.target,
-        woken_by=decision.woken_by,
         why=_why(decision),
         sentences=sentences(decision),
     )
