@@ -205,8 +205,7 @@ def _decision_view(decision: Decision) -> DecisionView:
 
 
 def _why(decision: Decision) -> str:
-    if decision.guard:
-        return decision.guard
     wishes = [wish for wish in decision.wishes if wish.replicas is not None]
     decisive = [wish for wish in wishes if wish.replicas == decision.wanted]
-    return next((f"{wish.policy}: {wish.reason}" for wish in [*decisive, *wishes]), "")
+    reasons = [f"{wish.policy}: {wish.reason}" for wish in [*decisive, *wishes]][:1]
+    return "; but ".join([*reasons, decision.guard] if decision.guard else reasons)

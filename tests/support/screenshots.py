@@ -1,4 +1,4 @@
-"""Makes the pictures of the page for docs/: `python -m tests.support.screenshots http://127.0.0.1:8000 docs/screenshots`.
+"""Pictures of the page for docs/: `python -m tests.support.screenshots http://127.0.0.1:8000 docs/screenshots`.
 
 What the gateway there has to show is the caller's affair.
 """
