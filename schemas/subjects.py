@@ -24,6 +24,7 @@ CONSUMERS_BUCKET = "PENSTOCK_CONSUMERS"
 KEYS_BUCKET = "PENSTOCK_KEYS"
 USAGE_BUCKET = "PENSTOCK_USAGE"
 RESPONSES_BUCKET = "PENSTOCK_RESPONSES"
+WEBHOOKS_BUCKET = "PENSTOCK_WEBHOOKS"
 
 RESULTS_ALL = f"{ROOT}.results.>"
 DONE_ALL = f"{ROOT}.done.>"
@@ -251,6 +252,11 @@ def events_of_tenant(tenant: str) -> str:
     return f"{ROOT}.events.{checked_name(tenant, 'tenant')}.>"
 
 
+def webhook_durable(endpoint: str) -> str:
+    """What an endpoint has not been told yet, in the events' stream."""
+    return f"webhook-{checked_name(endpoint, 'endpoint')}"
+
+
 def decisions(pool: str) -> str:
     """What the pool's leading scaler decided, one `schemas.decision.Decision` a message."""
     return f"{ROOT}.decisions.{checked_name(pool, 'pool')}"
@@ -264,6 +270,16 @@ def bucket_stream(bucket: str) -> str:
 def bucket_key(bucket: str, key: str) -> str:
     """Where a key's values are published."""
     return f"$KV.{bucket}.{checked_job_id(key, 'key')}"
+
+
+def tenant_key(bucket: str, tenant: str, key: str) -> str:
+    """Where a key's values are published that is one tenant's."""
+    return f"$KV.{bucket}.{checked_name(tenant, 'tenant')}.{checked_job_id(key, 'key')}"
+
+
+def keys_of_tenant(bucket: str, tenant: str) -> str:
+    """All of one tenant's."""
+    return f"$KV.{bucket}.{checked_name(tenant, 'tenant')}.*"
 
 
 def bucket_all(bucket: str) -> str:

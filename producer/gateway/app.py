@@ -10,6 +10,7 @@ from producer.gateway.house import House
 from producer.gateway.jobs import JobRoutes
 from producer.gateway.models import ModelRoutes
 from producer.gateway.responses.routes import ResponseRoutes
+from producer.gateway.webhooks.routes import WebhookRoutes
 from schemas.job import Endpoint
 
 
@@ -32,6 +33,13 @@ def app(house: House) -> FrontDoor:
     routes.add("DELETE", "/v1/responses/{id}", responses.delete)
     routes.add("POST", "/v1/responses/{id}/cancel", responses.cancel)
     routes.add("GET", "/v1/responses/{id}/input_items", responses.input_items)
+    webhooks = WebhookRoutes(house)
+    routes.add("POST", "/v1/webhook_endpoints", webhooks.create)
+    routes.add("GET", "/v1/webhook_endpoints", webhooks.list)
+    routes.add("GET", "/v1/webhook_endpoints/{id}", webhooks.get)
+    routes.add("DELETE", "/v1/webhook_endpoints/{id}", webhooks.delete)
+    routes.add("POST", "/v1/webhook_endpoints/{id}/rotate", webhooks.rotate)
+    routes.add("POST", "/v1/webhook_endpoints/{id}/test", webhooks.test)
     docs = DocsRoutes(has_keys=house.cfg.api_keys)
     routes.add("GET", "/openapi.json", docs.document, is_public=True)
     routes.add("GET", "/docs", docs.page, is_public=True)

@@ -30,6 +30,7 @@ async def provision(broker: Broker, cfg: BrokerSection) -> None:
     kept_ns = int(cfg.results_kept_s * 1_000_000_000)
     ages = {"max_age": kept_ns, "duplicate_window": min(kept_ns, 120_000_000_000)}
     await _ensure(broker, _bucket(cfg, subjects.RESPONSES_BUCKET, storage="file", deny_delete=False, **ages))
+    await _ensure(broker, _bucket(cfg, subjects.WEBHOOKS_BUCKET, storage="file", allow_msg_ttl=True))
 
 
 async def entries(broker: Broker, bucket: str) -> AsyncGenerator[tuple[str, bytes]]:

@@ -25,6 +25,7 @@ from producer.gateway.refusals import PoolClosed
 from producer.gateway.responses.ends import Ends
 from producer.gateway.streams import Streams
 from producer.gateway.usage import Usage
+from producer.gateway.webhooks.service import Webhooks
 from producer.handle import Handle
 from schemas.config import Config
 from schemas.errors import PenstockError, PromptTooLong
@@ -54,6 +55,7 @@ class House:
         self.broker: Broker
         self.keys: KeyRing
         self.usage: Usage
+        self.webhooks: Webhooks
         self._url = url
         self._pools: PoolWatch
         self._breakers: dict[str, Breaker] = {}
@@ -169,13 +171,14 @@ class House:
         await topology.provision_events(self.broker, self.config.broker)
         self.keys = KeyRing(self.broker, self.unix_ms)
         self.usage = Usage(self.broker, self.limits, self.name)
+        self.webhooks = Webhooks(self.broker, self.config, self.unix_ms)
         self._pools = PoolWatch(self.broker, self.directory)
         await self._life.enter_async_context(self.client)
-        for part in (self.keys, self.usage, self._pools):
+        for part in (self.keys, self.usage, self.webhooks, self._pools):
             await part.open()
         self._life.push_async_callback(self._stop_sides)
         runs = {"keys": self.keys.run(), "usage": self.usage.run(), "pools": self._pools.run()}
-        runs["streams"] = self.streams.run()
+        runs |= {"streams": self.streams.run(), "webhooks": self.webhooks.run()}
         runs["responses"] = Ends(self.broker, self.name).run()
         self._sides = [asyncio.create_task(work, name=name) for name, work in runs.items()]
         self.why_closed = ""
@@ -193,6 +196,7 @@ class House:
 
     def _reconnected(self) -> None:
         self.keys.reread()
+        self.webhooks.reconnected()
         self._pools.reread()
 
 
