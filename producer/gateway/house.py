@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import msgspec
 
@@ -15,6 +15,7 @@ from infra import telemetry, topology
 from infra.broker import Broker
 from producer.client import Client
 from producer.gateway import buckets
+from producer.gateway.board_watch import BoardWatch
 from producer.gateway.breaker import Breaker, Sight
 from producer.gateway.directory import Directory, Route
 from producer.gateway.intake import Wanted
@@ -38,6 +39,13 @@ log = logging.getLogger(__name__)
 _LAST_WORDS_S = 5.0
 
 
+class _Part(Protocol):
+    """What lives as long as the house does."""
+
+    async def open(self) -> None: ...
+    async def run(self) -> None: ...
+
+
 class House:
     """`async with House(…) as house`. Two connections: tokens must not wait behind questions."""
 
@@ -56,6 +64,7 @@ class House:
         self.keys: KeyRing
         self.usage: Usage
         self.webhooks: Webhooks
+        self.overview: BoardWatch
         self._url = url
         self._pools: PoolWatch
         self._breakers: dict[str, Breaker] = {}
@@ -173,13 +182,28 @@ class House:
         self.usage = Usage(self.broker, self.limits, self.name)
         self.webhooks = Webhooks(self.broker, self.config, self.unix_ms)
         self._pools = PoolWatch(self.broker, self.directory)
+        self.overview = BoardWatch(
+            self.broker,
+            self.directory,
+            gateway=self.name,
+            has_keys=self.cfg.api_keys,
+            why_closed=self._why_pool_closed,
+            unix_ms=self.unix_ms,
+        )
         await self._life.enter_async_context(self.client)
-        for part in (self.keys, self.usage, self.webhooks, self._pools):
+        parts: dict[str, _Part] = {
+            "keys": self.keys,
+            "usage": self.usage,
+            "webhooks": self.webhooks,
+            "pools": self._pools,
+            "overview": self.overview,
+        }
+        for part in parts.values():
             await part.open()
         self._life.push_async_callback(self._stop_sides)
-        runs = {"keys": self.keys.run(), "usage": self.usage.run(), "pools": self._pools.run()}
-        runs |= {"streams": self.streams.run(), "webhooks": self.webhooks.run()}
-        runs["responses"] = Ends(self.broker, self.name).run()
+        ends = Ends(self.broker, self.name)
+        runs = {name: part.run() for name, part in parts.items()}
+        runs |= {"streams": self.streams.run(), "responses": ends.run()}
         self._sides = [asyncio.create_task(work, name=name) for name, work in runs.items()]
         self.why_closed = ""
 
@@ -198,6 +222,12 @@ class House:
         self.keys.reread()
         self.webhooks.reconnected()
         self._pools.reread()
+        self.overview.reread()
+
+    def _why_pool_closed(self, pool: str) -> str:
+        now = self.now_s
+        sight = Sight(consumers=len(self.directory.consumers(pool, now)), gone_s=self.directory.gone_s(pool, now))
+        return self.breaker(pool).why_closed(sight)
 
 
 class Admission(msgspec.Struct):

@@ -24,6 +24,7 @@ from schemas.openai import (
     Models,
 )
 from schemas.openai_responses import InputItems, ResponseDeleted, ResponseRequest, ResponseView
+from schemas.overview import Overview
 from schemas.webhook import WebhookDeleted, WebhookEndpoint, WebhookEndpoints, WebhookRequest, WebhookTest
 
 _REF = "#/components/schemas/{name}"
@@ -59,6 +60,8 @@ class Operation(NamedTuple):
     answer: tuple[str, Any, str] = ("200", None, "application/json")
     has_headers: bool = False
     is_public: bool = False
+    # Whether it may be answered with server-sent events.
+    is_streamed: bool = False
 
 
 _JSON = "application/json"
@@ -75,7 +78,9 @@ OPERATIONS = (
     Operation("get", "/v1/models", "What can be asked for", (), ("200", Models, _JSON)),
     Operation("get", "/v1/models/{id}", "One model", (), ("200", Model, _JSON)),
     Operation("post", "/v1/responses", "Response", (ResponseRequest,), ("200", ResponseView, _JSON), has_headers=True),
-    Operation("get", "/v1/responses/{id}", "One response, or its stream", (), ("200", ResponseView, _JSON)),
+    Operation(
+        "get", "/v1/responses/{id}", "One response, or its stream", (), ("200", ResponseView, _JSON), is_streamed=True
+    ),
     Operation("delete", "/v1/responses/{id}", "Forget a response", (), ("200", ResponseDeleted, _JSON)),
     Operation("post", "/v1/responses/{id}/cancel", "End a background response", (), ("200", ResponseView, _JSON)),
     Operation("get", "/v1/responses/{id}/input_items", "What was asked", (), ("200", InputItems, _JSON)),
@@ -102,6 +107,7 @@ OPERATIONS = (
         ("200", WebhookEndpoint, _JSON),
     ),
     Operation("post", "/v1/webhook_endpoints/{id}/test", "Send a test event now", (), ("200", WebhookTest, _JSON)),
+    Operation("get", "/v1/overview", "Pools, what waits, who serves", (), ("200", Overview, _JSON), is_streamed=True),
     Operation("get", "/livez", "The process lives", (), ("200", str, _TEXT), is_public=True),
     Operation("get", "/readyz", "Requests have somebody to go to", (), ("200", str, _TEXT), is_public=True),
     Operation("get", "/metrics", "Prometheus", (), ("200", str, _TEXT), is_public=True),
@@ -151,7 +157,7 @@ def _operation(one: Operation) -> dict[str, Any]:
     status, kind, content = one.answer
     shape: dict[str, Any] = {"schema": _schema(kind)} if kind is not None else {}
     answers: dict[str, Any] = {status: {"description": one.summary, "content": {content: shape}}}
-    if one.has_headers or (one.path, one.method) == ("/v1/responses/{id}", "get"):
+    if one.has_headers or one.is_streamed:
         # Its events have no schema here: what OpenAPI 3.1 says of a stream is said of the whole of it.
         answers[status]["content"]["text/event-stream"] = {}
     if one.path == "/v1/jobs" and one.method == "post":
@@ -212,6 +218,12 @@ def _parameters(one: Operation) -> list[dict[str, Any]]:
         limit = {"type": "integer", "minimum": 1, "maximum": 100}
         found.append({"name": "limit", "in": "query", "schema": limit})
         found += [{"name": name, "in": "query", **text} for name in ("after", "status", "pool")]
+        why = "service: what runs, what waits by its place in line, what has ended; `limit` of each."
+        orders = {"type": "string", "enum": ["newest", "service"]}
+        found.append({"name": "order", "in": "query", "description": why, "schema": orders})
+    if one.answer[1] is Overview:
+        why = "true: an overview each second, as server-sent events."
+        found.append({"name": "stream", "in": "query", "description": why, "schema": {"type": "boolean"}})
     return found
 
 
