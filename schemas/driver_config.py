@@ -24,7 +24,7 @@ class KubernetesSection(Section, frozen=True, kw_only=True):
     deployments: dict[Name, str] = {}
     # The label of consumers' pods whose value is their pool: what is watched.
     label: str = "penstock/pool"
-    # An answer that takes longer counts as none.
+    # A step of an exchange that takes longer (connecting, asking, the answer) makes the API count as away.
     request_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 5.0
     # A watch is begun anew after so long: a connection may die without a word.
     watch_s: Annotated[float, msgspec.Meta(ge=1)] = 60.0
@@ -48,7 +48,7 @@ class DockerSection(Section, frozen=True, kw_only=True):
     host: str = ""
     image: str = "penstock:latest"
     # What the image runs; the pool, the broker's address and the consumer's name come as environment.
-    command: list[str] = ["penstock", "consumer"]
+    command: list[str] = msgspec.field(default_factory=lambda: ["penstock", "consumer"])
     # For every container, `PENSTOCK__…` settings among them.
     environment: dict[str, str] = {}
     # Empty: Docker's default network. Consumers must reach the broker's address from there.

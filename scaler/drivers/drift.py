@@ -17,17 +17,23 @@ class Drift:
         self._times_max = times_max
         self._window_s = window_s
         self._asked: int | None = None
+        self._asking: int | None = None
         self._seen: int | None = None
         self._changes: deque[float] = deque(maxlen=times_max)
 
+    def asking(self, replicas: int) -> None:
+        """We are about to set it so, and may not hear whether it was done."""
+        self._asking = replicas
+
     def asked(self, replicas: int) -> None:
-        """We have set it so."""
+        """It stands as we wanted it."""
         self._asked = self._seen = replicas
+        self._asking = None
 
     def saw(self, replicas: int, now_s: float, *, is_ours: bool = False) -> bool:
         """It stands so. Whether somebody else has just changed it. `is_ours`: known to be a scaler's of penstock."""
         was, self._seen = self._seen, replicas
-        if self._asked is None or is_ours:
+        if self._asked is None or is_ours or replicas == self._asking:
             self._asked = replicas
         if replicas in {self._asked, was}:
             return False

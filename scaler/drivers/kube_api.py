@@ -27,6 +27,9 @@ from scaler.drivers.port import DriverRefused, DriverUnavailable
 from schemas.driver_config import KubernetesSection
 from schemas.errors import PenstockError
 
+# Limits in one exchange: connect, write, read.
+_STEPS = 3
+
 # What lightkube accepts as one.
 Selector = dict[str, str | Operator[Any] | Iterable[str] | None]
 
@@ -123,7 +126,9 @@ class KubeApi:
     @contextlib.asynccontextmanager
     async def _asking(self, verb: str, resource: str, name: str = "") -> AsyncGenerator[None]:
         with kube_errors(verb, resource, name=name, namespace=self.namespace):
-            async with asyncio.timeout(self._cfg.request_timeout_s):
+            # The client's own limit, for each step of an exchange, comes first: cancelled in the middle of a handshake
+            # it would leave the socket behind.
+            async with asyncio.timeout(_STEPS * self._cfg.request_timeout_s):
                 yield
 
 
@@ -136,7 +141,7 @@ def kube_errors(verb: str, resource: str, *, name: str = "", namespace: str = ""
         status = error.status if isinstance(error, ApiError) else None
         code = (status.code if status else None) or (error.response.status_code if error.response else 0)
         raise _for_code(code, str(error), what, verb=verb, resource=resource) from error
-    except TimeoutError as error:
+    except (TimeoutError, httpx2.TimeoutException) as error:
         raise DriverUnavailable(f"the Kubernetes API did not answer in time: {what}") from error
     except (httpx2.HTTPError, OSError) as error:
         raise DriverUnavailable(f"the Kubernetes API is away ({error!r}): {what}") from error

@@ -33,13 +33,22 @@ _AFTER_GRACE_S = 10
 
 
 class KubernetesDriver:
-    """`grace_s` is the consumers' own: pods must be given more than that to end."""
+    """`grace_s` is the consumers' own: pods must be given more than that to end. `kube`: a client for tests."""
 
-    def __init__(self, cfg: KubernetesSection, *, grace_s: float, unix_ms: Callable[[], int], rng: Random) -> None:
+    def __init__(
+        self,
+        cfg: KubernetesSection,
+        *,
+        grace_s: float,
+        unix_ms: Callable[[], int],
+        rng: Random,
+        kube: KubeApi | None = None,
+    ) -> None:
         self._cfg = cfg
         self._grace_s = grace_s
         self._unix_ms = unix_ms
         self._rng = rng
+        self._given = kube
         self._kube: KubeApi | None = None
         self._watching: asyncio.Task[None] | None = None
         self._drifts: dict[str, Drift] = {}
@@ -55,7 +64,7 @@ class KubernetesDriver:
             from scaler.drivers.kube_api import KubeApi  # noqa: PLC0415 - an extra that most do not need
         except ImportError as error:
             raise DriverRefused("scaler.driver kubernetes needs `pip install 'penstock[kubernetes]'`") from error
-        kube = KubeApi.made(self._cfg)
+        kube = self._given or KubeApi.made(self._cfg)
         try:
             # Whether anybody answers, and lets us.
             await kube.labelled()
@@ -90,18 +99,12 @@ class KubernetesDriver:
     async def apply(self, pool: str, replicas: int, *, victims: Sequence[str] = ()) -> None:
         kube = self._opened()
         deployment = await self._look(kube, pool)
-        for tries in range(self._cfg.conflicts_max):
-            if deployment.replicas != replicas and not await self._resized(kube, pool, deployment, replicas, victims):
-                await asyncio.sleep(self._pause_s(tries))
-                before, deployment = deployment, await self._look(kube, pool)
-                if deployment.replicas not in {before.replicas, replicas}:
-                    # Whoever it was has seen what we have not: nothing is written over it without another look.
-                    change = f"resized from {before.replicas} to {deployment.replicas} by somebody else just now"
-                    raise DriverUnavailable(f"Deployment {deployment.name} was {change}; the next tick decides")
-                continue
-            self._drift(pool).asked(replicas)
-            return
-        raise DriverUnavailable(f"Deployment {deployment.name} changes faster than it can be resized")
+        if deployment.replicas != replicas:
+            self._refuse_to_fight(pool, deployment)
+            if deployment.replicas > replicas:
+                await self._mark(kube, deployment, replicas, victims)
+            await self._resize(kube, pool, deployment, replicas)
+        self._drift(pool).asked(replicas)
 
     def _opened(self) -> KubeApi:
         if self._kube is None:
@@ -121,31 +124,43 @@ class KubernetesDriver:
             log.warning("driver.drifted", extra=fields)
         return found
 
-    async def _resized(
-        self, kube: KubeApi, pool: str, deployment: Sized, replicas: int, victims: Sequence[str]
-    ) -> bool:
-        """Whether it was; not if somebody else wrote to it since we looked."""
-        if self._drift(pool).is_contested(asyncio.get_running_loop().time()):
-            other = deployment.changed_by or "somebody else"
-            raise DriverRefused(
-                f"Deployment {deployment.name} is resized by {other} again and again, so it stays at "
-                f"{deployment.replicas}: take the other autoscaler away, or the pool from this one;"
-                f" a person overrides with `penstock scale`"
-            )
-        if replicas < deployment.replicas:
-            # First, and acknowledged: the ReplicaSet's controller is to see the marks before it is asked to choose.
-            pods = await kube.pods(deployment.selector)
-            for name, cost in costs_to_set(pods, replicas, victims).items():
-                with contextlib.suppress(Gone):
-                    await kube.set_cost(name, cost)
-        try:
-            await kube.set_replicas(deployment.name, replicas, deployment.version)
-        except Conflict:
-            return False
-        self._asked_unix_ms[pool] = self._unix_ms()
-        fields = {"pool": pool, "deployment": deployment.name, "replicas": replicas, "were": deployment.replicas}
-        log.info("driver.resized", extra=fields)
-        return True
+    def _refuse_to_fight(self, pool: str, deployment: Sized) -> None:
+        if not self._drift(pool).is_contested(asyncio.get_running_loop().time()):
+            return
+        other, size = deployment.changed_by or "somebody else", deployment.replicas
+        raise DriverRefused(
+            f"Deployment {deployment.name} is resized by {other} again and again, so it stays at {size}: "
+            f"take the other autoscaler away, or the pool from this one; a person overrides with `penstock scale`"
+        )
+
+    async def _mark(self, kube: KubeApi, deployment: Sized, replicas: int, victims: Sequence[str]) -> None:
+        """Before the resize, and acknowledged: the ReplicaSet's controller is to see the marks when it must choose."""
+        pods = await kube.pods(deployment.selector)
+        for name, cost in costs_to_set(pods, replicas, victims).items():
+            with contextlib.suppress(Gone):
+                await kube.set_cost(name, cost)
+
+    async def _resize(self, kube: KubeApi, pool: str, before: Sized, replicas: int) -> None:
+        for tries in range(self._cfg.conflicts_max):
+            # Looked at anew each time, so that little can come between a look and its write.
+            now = await self._look(kube, pool) if tries or before.replicas > replicas else before
+            if now.replicas == replicas:
+                return
+            if now.replicas != before.replicas:
+                # Whoever it was has seen what we have not: nothing is written over it before another tick's look.
+                change = f"resized from {before.replicas} to {now.replicas} by somebody else just now"
+                raise DriverUnavailable(f"Deployment {now.name} was {change}; the next tick decides")
+            self._drift(pool).asking(replicas)
+            try:
+                await kube.set_replicas(now.name, replicas, now.version)
+            except Conflict:
+                await asyncio.sleep(self._pause_s(tries))
+                continue
+            self._asked_unix_ms[pool] = self._unix_ms()
+            fields = {"pool": pool, "deployment": now.name, "replicas": replicas, "were": before.replicas}
+            log.info("driver.resized", extra=fields)
+            return
+        raise DriverUnavailable(f"Deployment {before.name} changes faster than it can be resized")
 
     async def _watch(self, kube: KubeApi, on_change: Callable[[str], None]) -> None:
         seen: dict[str, tuple[str, Pod]] = {}
