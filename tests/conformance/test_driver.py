@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from scaler.drivers.port import Driver, DriverRefused, DriverUnavailable, Fleet
-from tests.support.driver_rigs import PaperRig, Rig
+from tests.support.driver_rigs import PaperRig, ProcessRig, Rig
 
 # A new driver joins here: a rig is its platform for one test (see `Rig`).
 RIGS: dict[str, Callable[[Path], Rig]] = {
     "dry-run": PaperRig,
+    "process": ProcessRig,
 }
 
 _WAIT_S = 20.0
