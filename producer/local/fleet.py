@@ -9,17 +9,9 @@ from typing import Self
 
 import msgspec
 
+from infra.children import FIRST_RESTART_S, WELL_AFTER_S, LogLine, death_of, last_words
 from infra.embedded import EmbeddedServer
-from producer.local.children import (
-    CONSUMER,
-    DISPATCHER,
-    FIRST_RESTART_S,
-    WELL_AFTER_S,
-    Child,
-    LogLine,
-    Program,
-    death_of,
-)
+from producer.local.children import CONSUMER, DISPATCHER, Child, Program
 from schemas.config import Config
 from schemas.errors import EngineFailed
 
@@ -207,11 +199,3 @@ class Fleet:
                 raise EngineFailed(last_words(list(child.last_lines)) or f"{child.name} ended: {death.reason}")
             deaths += 1
             await asyncio.sleep(death.restart_in_s)
-
-
-def last_words(lines: list[str]) -> str:
-    """What a consumer said before it gave up: its last line that is no log record of an ordinary event."""
-    for line in reversed(lines):
-        if line.strip() and not line.startswith("{"):
-            return line.strip().removeprefix("penstock consumer: ").removeprefix("penstock dispatcher: ")
-    return lines[-1] if lines else ""
