@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from scaler.drivers.port import DriverRefused
 from schemas.errors import PenstockError
 
 FIELD_MANAGER = "penstock-scaler"
@@ -17,6 +18,10 @@ class Conflict(PenstockError):
 
 class Gone(PenstockError):
     """What we wanted to write to is not there any more; or a watch must begin with a list again."""
+
+
+class Missing(DriverRefused):
+    """There is no such Deployment."""
 
 
 class Sized(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Pod as KubePod
 from lightkube.types import PatchType
 
-from scaler.drivers.kube_answers import FIELD_MANAGER, Conflict, Gone, Sized
+from scaler.drivers.kube_answers import FIELD_MANAGER, Conflict, Gone, Missing, Sized
 from scaler.drivers.kube_objects import labels_of, pod_of, sized_of
 from scaler.drivers.pods import COST_ANNOTATION, Pod
 from scaler.drivers.port import DriverRefused, DriverUnavailable
@@ -161,7 +161,7 @@ def _for_code(code: int, message: str, what: str, *, verb: str, resource: str) -
             answer = DriverRefused(f"Kubernetes forbids to {what}: {remedy} ({message})")
         case 404 if resource.startswith("deployments"):
             remedy = "install the chart, or name the pool's Deployment in scaler.kubernetes.deployments"
-            answer = DriverRefused(f"there is nothing to {what}: {remedy}")
+            answer = Missing(f"there is nothing to {what}: {remedy}")
         case 404 | 410:
             answer = Gone(f"{what}: {message}")
         case 409:

@@ -16,7 +16,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from scaler.drivers.drift import Drift
-from scaler.drivers.kube_answers import FIELD_MANAGER, Conflict, Gone, Sized
+from scaler.drivers.kube_answers import FIELD_MANAGER, Conflict, Gone, Missing, Sized
 from scaler.drivers.pods import Made, Pod, costs_to_set, fleet_of, pools_changed
 from scaler.drivers.port import DriverRefused, DriverUnavailable, Fleet
 from schemas.driver_config import KubernetesSection
@@ -86,7 +86,10 @@ class KubernetesDriver:
 
     async def current(self, pool: str) -> Fleet:
         kube = self._opened()
-        deployment = await self._look(kube, pool)
+        try:
+            deployment = await self._look(kube, pool)
+        except Missing:
+            return Fleet(pool=pool, unix_ms=self._unix_ms())
         pods = await kube.pods(deployment.selector)
         self._warn_of_short_ends(pool, pods)
         made = Made(

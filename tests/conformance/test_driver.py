@@ -10,6 +10,7 @@ import pytest
 
 from scaler.drivers.port import Driver, DriverRefused, DriverUnavailable, Fleet
 from tests.support.driver_rigs import PaperRig, ProcessRig, Rig
+from tests.support.kube_rig import KubeRig
 
 # A new driver joins here: a rig is its platform for one test (see `Rig`).
 RIGS: dict[str, Callable[[Path], Rig]] = {
@@ -20,8 +21,10 @@ RIGS: dict[str, Callable[[Path], Rig]] = {
 _WAIT_S = 20.0
 
 
-@pytest.fixture(params=sorted(RIGS))
+@pytest.fixture(params=[*sorted(RIGS), "kubernetes"])
 def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Rig:
+    if request.param == "kubernetes":
+        return KubeRig(request.getfixturevalue("kube"))
     return RIGS[request.param](tmp_path)
 
 

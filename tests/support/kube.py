@@ -106,15 +106,12 @@ class KubeServer:
         process.send_signal(signal.SIGKILL)
         process.wait()
 
-    @contextlib.contextmanager
-    def api_that_hangs(self) -> Generator[None]:
+    def hang(self) -> None:
         """It takes connections and says nothing."""
-        process = self._processes["kube-apiserver"]
-        process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            process.send_signal(signal.SIGCONT)
+        self._processes["kube-apiserver"].send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._processes["kube-apiserver"].send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         for process in reversed(self._processes.values()):

@@ -34,11 +34,16 @@ class Cluster:
         self.makes_ready = True
         # Deleted pods go at once; else `finish` says which.
         self.drains_at_once = True
+        # Containers end as soon as they start.
+        self.crashes = False
         # The controllers do nothing.
         self.is_idle = False
         # By Deployment, every size it was seen to have, in order.
         self.sizes: dict[str, list[int]] = {}
         self.deleted: list[str] = []
+        # Containers that died, by pod, and how often.
+        self._died: dict[str, int] = {}
+        self._back_off: set[str] = set()
         self._numbers = itertools.count()
 
     async def deploy(self, pool: str = "default", replicas: int = 0, *, termination_s: int = 60) -> str:
@@ -83,6 +88,10 @@ class Cluster:
     async def pods(self) -> list[Pod]:
         return [pod async for pod in self.client.list(Pod, namespace=self.namespace)]
 
+    async def staying(self, pool: str) -> int:
+        pods = [pod for pod in await self.pods() if pod.metadata.labels["penstock/pool"] == pool]
+        return sum(pod.metadata.deletionTimestamp is None for pod in pods)
+
     async def ready(self, name: str, *, is_ready: bool = True) -> None:
         await self.status(name, _running(is_ready=is_ready))
 
@@ -95,6 +104,19 @@ class Cluster:
     async def delete(self, name: str) -> None:
         """As a node's drain, a spot eviction or a person does: with the pod's own grace."""
         await self.client.delete(Pod, name, namespace=self.namespace)
+
+    async def die(self, name: str) -> None:
+        """Its container ends with an error; the kubelet starts it again, a little later each time."""
+        pod = await self.client.get(Pod, name, namespace=self.namespace)
+        if pod.metadata.deletionTimestamp is not None:
+            await self.finish(name)
+            return
+        self._died[name] = self._died.get(name, 0) + 1
+        ended = {"terminated": {"exitCode": 1, "reason": "Error"}}
+        container = _container(is_ready=False, restarts=self._died[name])
+        container |= {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
+        await self.status(name, _running(is_ready=False) | {"containerStatuses": [container]})
+        self._back_off.add(name)
 
     async def finish(self, name: str) -> None:
         """It has drained: its kubelet says so."""
@@ -129,6 +151,14 @@ class Cluster:
             if pod.metadata.deletionTimestamp is not None and self.drains_at_once:
                 await self.finish(pod.metadata.name)
 
+            elif pod.metadata.deletionTimestamp is not None:
+                continue
+            elif self.crashes:
+                await self.die(pod.metadata.name)
+            elif pod.metadata.name in self._back_off:
+                self._back_off.discard(pod.metadata.name)
+                await self.status(pod.metadata.name, _running(is_ready=True, restarts=self._died[pod.metadata.name]))
+
     async def _replicate(self, deployment: Deployment, pods: list[Pod]) -> None:
         active = [pod for pod in pods if pod.metadata.deletionTimestamp is None and pod.status.phase != "Failed"]
         for _ in range(deployment.spec.replicas - len(active)):
@@ -158,18 +188,20 @@ def _place(pod: Pod) -> tuple[Any, ...]:
     )
 
 
-def _running(*, is_ready: bool) -> dict[str, Any]:
-    now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    ready = {"type": "Ready", "status": "True" if is_ready else "False", "lastTransitionTime": now}
-    container = {
-        "name": "consumer",
-        "ready": is_ready,
-        "restartCount": 0,
-        "image": "penstock",
-        "imageID": "",
-        "state": {"running": {"startedAt": now}},
-    }
+def _running(*, is_ready: bool, restarts: int = 0) -> dict[str, Any]:
+    ready = {"type": "Ready", "status": "True" if is_ready else "False", "lastTransitionTime": _now()}
+    container = _container(is_ready=is_ready, restarts=restarts)
     return {"phase": "Running", "conditions": [ready], "containerStatuses": [container]}
+
+
+def _container(*, is_ready: bool, restarts: int) -> dict[str, Any]:
+    state = {"running": {"startedAt": _now()}}
+    of_image = {"image": "penstock", "imageID": ""}
+    return {"name": "consumer", "ready": is_ready, "restartCount": restarts, "state": state, **of_image}
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @contextlib.asynccontextmanager

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import logging
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ from scaler.drivers.port import Driver, DriverRefused, DriverUnavailable, Fleet
 from schemas import subjects
 from schemas.config import BrokerSection
 from schemas.driver_config import KubernetesSection
-from tests.support.kube import NAMESPACES, KubeServer, kube_server
+from tests.support.kube import NAMESPACES, KubeServer
 from tests.support.kube_cluster import Cluster, cluster
 
 ROLE = Path(__file__).parents[3] / "infra" / "kubernetes" / "scaler-role.yaml"
@@ -40,12 +40,6 @@ DEPLOYMENT = "penstock-consumer-default"
 DOWN_S = float(os.environ.get("PENSTOCK_TEST_API_DOWN_S", "2"))
 
 _unused = iter(NAMESPACES)
-
-
-@pytest.fixture(scope="module")
-def kube(tmp_path_factory: pytest.TempPathFactory) -> Generator[KubeServer]:
-    with kube_server(tmp_path_factory.mktemp("kube")) as server:
-        yield server
 
 
 class World:
@@ -652,8 +646,12 @@ def test_an_api_server_that_dies_is_outlived(kube: KubeServer, caplog: pytest.Lo
 def test_an_api_server_that_hangs_is_away_in_time(kube: KubeServer) -> None:
     async def scenario(world: World) -> None:
         driver = await world.driver(request_timeout_s=0.5)
-        with kube.api_that_hangs(), pytest.raises(DriverUnavailable, match="did not answer in time"):
-            await driver.apply(POOL, 1)
+        kube.hang()
+        try:
+            with pytest.raises(DriverUnavailable, match="did not answer in time"):
+                await driver.apply(POOL, 1)
+        finally:
+            kube.go_on()
 
         await applied(driver, 1)
         await settled(driver, running(1))
