@@ -9,7 +9,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import time
@@ -19,6 +18,8 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+
+from tests.support.ports import free_ports
 
 START_S = 60.0
 # Namespaces, each with a service account's token that may be used in it.
@@ -50,7 +51,7 @@ class KubeServer:
             pytest.skip("no kube-apiserver and etcd: set TEST_ASSET_KUBE_APISERVER and TEST_ASSET_ETCD")
         self._apiserver, self._etcd = found
         self._folder = folder
-        self._etcd_port, self._peer_port, self.port = _free_ports(3)
+        self._etcd_port, self._peer_port, self.port = free_ports(3)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -160,11 +161,3 @@ def kube_server(folder: Path) -> Generator[KubeServer]:
         yield server
     finally:
         server.stop()
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
