@@ -8,6 +8,10 @@ import msgspec
 
 from schemas.section import Name, Positive, Seconds, Section
 
+# `consumer.health_port` in a container.
+_ASK = "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/readyz', timeout=2)"
+_IS_READY = ("python", "-c", _ASK)
+
 
 class KubernetesSection(Section, frozen=True, kw_only=True):
     """Pools as Deployments that exist already; only their size is ours."""
@@ -42,28 +46,25 @@ class KubernetesSection(Section, frozen=True, kw_only=True):
 
 
 class DockerSection(Section, frozen=True, kw_only=True):
-    """Pools as containers of one Docker host."""
+    """Pools as containers of one Docker host. GPUs are `scaler.gpu_ids`, each for one container or for a few."""
 
     # Empty: $DOCKER_HOST, else /var/run/docker.sock.
     host: str = ""
     image: str = "penstock:latest"
-    # What the image runs; the pool, the broker's address and the consumer's name come as environment.
-    command: list[str] = msgspec.field(default_factory=lambda: ["penstock", "consumer"])
+    # For the image's entrypoint; the pool's arguments follow, its settings come as environment.
+    command: list[str] = msgspec.field(default_factory=lambda: ["consumer"])
     # For every container, `PENSTOCK__…` settings among them.
     environment: dict[str, str] = {}
     # Empty: Docker's default network. Consumers must reach the broker's address from there.
     network: str = ""
-    # `/models:/models:ro` and the like.
+    # `/models:/data/models` and the like.
     volumes: list[str] = []
-    # Ids of the GPUs that consumers may have, as `nvidia-smi -L` counts them; each goes to one consumer at a time.
-    # Empty: consumers get none.
-    gpus: list[str] = []
-    gpus_per_consumer: Positive = 1
-    # `--shm-size`: engines with several workers need more than Docker's 64 MiB.
+    # `--shm-size`: engines with several workers need more than Docker's 64 MiB. 0: those.
     shm_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
-    request_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+    # Run inside a container every `health_interval_s`: whether its consumer is ready. Empty: as soon as it runs.
+    health: list[str] = msgspec.field(default_factory=lambda: list(_IS_READY))
+    health_interval_s: Annotated[float, msgspec.Meta(ge=0.001)] = 2.0
+    request_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 30.0
+    # Containers that have drained are looked for so often, and those that never end.
+    tidy_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
     backoff_s_max: Annotated[float, msgspec.Meta(gt=0)] = 15.0
-
-    def __post_init__(self) -> None:
-        if self.gpus and len(self.gpus) < self.gpus_per_consumer:
-            raise ValueError(f"gpus names {len(self.gpus)}, fewer than gpus_per_consumer ({self.gpus_per_consumer})")
