@@ -17,6 +17,8 @@ from typing import Any
 
 from aiohttp import web
 
+from scaler.drivers.containers import Container, container_of
+
 VERSION = "1.43"
 
 
@@ -85,6 +87,14 @@ class StandInEngine:
         for one in list(self._containers.values()):
             await self._end(one)
         await self._runner.cleanup()
+
+    def all(self) -> list[Container]:
+        return [container_of(one.inspected()) for one in self._containers.values()]
+
+    def made(self, name: str, pool: str) -> None:
+        """A container that was created and never started."""
+        made = _Container(name, {"Labels": {"penstock.pool": pool}, "Env": []})
+        self._containers[made.id] = made
 
     @web.middleware
     async def _answer(self, request: web.Request, handler: Any) -> web.StreamResponse:
