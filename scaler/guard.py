@@ -85,7 +85,9 @@ class Guard:
     def _up(self, wanted: int, have: int, observation: Observation) -> tuple[int, str]:
         s, since_s = self.settings, observation.unix_s - self.state.down_unix_s
         if observation.crash_looping > s.crash_looping_max:
-            return have, f"{observation.crash_looping} consumers die as they start, so no more are added"
+            many = observation.crash_looping
+            who = "1 consumer dies" if many == 1 else f"{many} consumers die"
+            return have, f"{who} again and again, so no more are added"
         if since_s < s.cooldown_up_s:
             return (
                 have,

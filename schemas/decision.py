@@ -70,6 +70,7 @@ def sentences(decision: Decision) -> list[str]:
     """The decision for someone who never read this code."""
     seen = decision.inputs
     consumers = f"{_consumers(seen.ready, 'was', 'were')} ready, {seen.starting} starting, {seen.draining} draining"
+    consumers = consumers[0].upper() + consumers[1:]
     jobs = f"{_jobs(seen.waiting_jobs)} waited ({seen.waiting_tokens:,} tokens) and {seen.running_jobs:,} ran"
     lines = [f"{consumers}; {jobs}."]
     if decision.woken_by:
@@ -80,7 +81,7 @@ def sentences(decision: Decision) -> list[str]:
         )
     for wish in decision.wishes:
         wanted = "had no wish" if wish.replicas is None else f"wanted {_consumers(wish.replicas)}"
-        lines.append(f"{wish.policy} {wanted}: {wish.reason}.")
+        lines.append(f"The policy {wish.policy} {wanted}: {wish.reason}.")
     if decision.override is not None:
         until = moment(decision.override_until_unix_ms)
         end = f"until {until}" if until else "until further notice"
@@ -111,7 +112,7 @@ def _action(decision: Decision) -> str:
 
 
 def _consumers(count: int, one: str = "", many: str = "") -> str:
-    return f"1 consumer {one}".rstrip() if count == 1 else f"{count} consumers {many}".rstrip()
+    return f"1 consumer {one}".rstrip() if count == 1 else f"{count or 'no'} consumers {many}".rstrip()
 
 
 def _jobs(count: int) -> str:

@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from infra.broker import Broker
+from infra.broker import Broker, StoredMessage
 from scaler.live.reports import Report, Reports
 from scaler.live.seen import InReady, ReadyLane
 from schemas import subjects
@@ -30,6 +30,13 @@ _LOOK = b'{"ask":"look"}'
 
 _report_decoder = msgspec.json.Decoder(Report)
 _snapshot_decoder = msgspec.json.Decoder(Snapshot)
+
+
+class _JobHead(msgspec.Struct):
+    deadline_unix_ms: int = 0
+
+
+_job_decoder = msgspec.json.Decoder(_JobHead)
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,21 +141,8 @@ class Ears:
             if message is None:
                 break
             seq = message.seq + 1
-            with contextlib.suppress(JobMalformed):
-                lane = subjects.parse_ready(message.subject).lane.value
-                header = message.headers.get(subjects.HEADER_TICKET, "")
-                if not header:
-                    found.append(InReady(lane=lane))
-                    continue
-                ticket = ticket_of(header)
-                found.append(
-                    InReady(
-                        lane=lane,
-                        prompt_tokens=ticket.prompt_tokens,
-                        output_tokens_max=ticket.output_tokens_max,
-                        deadline_unix_ms=ticket.deadline_unix_ms,
-                    )
-                )
+            with contextlib.suppress(JobMalformed, msgspec.DecodeError):
+                found.append(_described(message))
         return found
 
     async def _on_telemetry(self, msg: Msg) -> None:
@@ -167,6 +161,21 @@ class Ears:
             log.debug("snapshot.unreadable", extra={"error": str(error)})
         else:
             self.snapshot_unix_s = self._now_s()
+
+
+def _described(message: StoredMessage) -> InReady:
+    """From its ticket; what came without a dispatcher has none, and says its deadline itself."""
+    lane = subjects.parse_ready(message.subject).lane.value
+    header = message.headers.get(subjects.HEADER_TICKET, "")
+    if not header:
+        return InReady(lane=lane, deadline_unix_ms=_job_decoder.decode(message.data).deadline_unix_ms)
+    ticket = ticket_of(header)
+    return InReady(
+        lane=lane,
+        prompt_tokens=ticket.prompt_tokens,
+        output_tokens_max=ticket.output_tokens_max,
+        deadline_unix_ms=ticket.deadline_unix_ms,
+    )
 
 
 def _is_refused(answer: dict[str, Any]) -> bool:

@@ -81,7 +81,7 @@ class Composed:
         self._count_arrivals(observation)
         now_s = observation.unix_s
         load = self.interactive_load(now_s)
-        short = self._short.mean(now_s, self.settings.hold.short_mean_s)
+        short = self._short.mean(now_s, self.settings.hold.short_s(observation.cold_start_s))
         came = observation.arrived.get(INTERACTIVE)
         self._forecast.relax(came.jobs if came else 0, observation.interactive_late, observation.tick_s)
         forecast, headroom = self._forecast.look(

@@ -25,7 +25,9 @@ WAIT_S = 60.0
 ENGINE = ("--engine.kind", "simulated", "--log.level", "info")
 
 
-def a_scaler(url: str, folder: Path, *arguments: str, pools: dict[str, dict[str, Any]], name: str = "s1") -> ScalerProcess:
+def a_scaler(
+    url: str, folder: Path, *arguments: str, pools: dict[str, dict[str, Any]], name: str = "s1"
+) -> ScalerProcess:
     return ScalerProcess(
         url,
         folder,
