@@ -83,7 +83,7 @@ class PoolScaler:
         self._hearing: Subscription | None = None
         self._fleet = Fleet(pool=pool, unix_ms=0)
         self._told_at = self._kept_at = -_TELL_S
-        self._told = ""
+        self._told: tuple[object, ...] = ()
         self._state = PoolState()
         self._policy: Composed
         self._guard: Guard
@@ -188,8 +188,10 @@ class PoolScaler:
         """Tells and keeps what is due; after the driver was told, so that nobody waits for it."""
         now = asyncio.get_running_loop().time()
         is_change = decision.action in {"start", "stop"}
-        if is_change or decision.action != self._told or now >= self._told_at + _TELL_S:
-            self._told_at, self._told = now, decision.action
+        # What a person would want to hear of before the minute is over.
+        gist = (decision.action, decision.override, decision.inputs.crash_looping, bool(decision.guard))
+        if is_change or gist != self._told or now >= self._told_at + _TELL_S:
+            self._told_at, self._told = now, gist
             await self._keeper.tell(decision)
         if is_change or now >= self._kept_at + _KEEP_S:
             self._kept_at = now
