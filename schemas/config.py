@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, cast
 import msgspec
 
 from schemas.errors import ConfigError
+from schemas.scaler_config import GuardSection, ScaledPoolSection, ScalerSection, ScalingWindowSection
 from schemas.section import Name, Port, Positive, Seconds, Section
 
 ENV_PREFIX = "PENSTOCK__"
@@ -217,6 +218,7 @@ class Config(Section, frozen=True, kw_only=True):
     engine: EngineSection = EngineSection()
     dispatcher: DispatcherSection = DispatcherSection()
     gateway: GatewaySection = GatewaySection()
+    scaler: ScalerSection = ScalerSection()
     log: LogSection = LogSection()
 
 
@@ -308,6 +310,10 @@ def _explained(message: str) -> str:
         WindowSection,
         GatewaySection,
         LimitsSection,
+        ScalerSection,
+        ScaledPoolSection,
+        ScalingWindowSection,
+        GuardSection,
         EngineSection,
         LogSection,
     )

@@ -1,6 +1,7 @@
 """Stands in for a consumer where only its life matters: ready, at work, draining, dead.
 
-It is told what to do by files in a folder. `wait`: it starts for as long as this file is there. `busy`: so long a drain takes. `crash`: it dies at its start.
+It is told what to do by files in a folder.
+`wait`: it starts for as long as this file is there. `busy`: so long a drain takes. `crash`: it dies at its start.
 """
 
 import signal
