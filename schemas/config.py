@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, cast
 
 import msgspec
 
+from schemas.driver_config import DockerSection, KubernetesSection
 from schemas.errors import ConfigError
 from schemas.scaler_config import GuardSection, ScaledPoolSection, ScalerSection, ScalingWindowSection
 from schemas.section import Name, Port, Positive, Seconds, Section
@@ -314,6 +315,8 @@ def _explained(message: str) -> str:
         ScaledPoolSection,
         ScalingWindowSection,
         GuardSection,
+        KubernetesSection,
+        DockerSection,
         EngineSection,
         LogSection,
     )

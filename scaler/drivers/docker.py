@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from scaler.drivers.containers import (
     in_order_of_leaving,
     name_while_draining,
 )
-from scaler.drivers.gpus import free_gpus
+from scaler.drivers.gpus import Taken, free_gpus
 from scaler.drivers.port import DriverRefused, DriverUnavailable, Fleet
 from schemas.driver_config import DockerSection
 from schemas.errors import PenstockError
@@ -106,9 +106,7 @@ class DockerDriver:
             staying = [one for one in found if one.is_there and not one.is_draining]
             for one in in_order_of_leaving(staying, victims)[: max(0, len(staying) - replicas)]:
                 await self._drain(docker, one)
-            for number in range(len(staying), replicas):
-                await self._start(docker, pool, [one for one in everyone if one.is_there], f"{number} of {replicas}")
-                everyone = await self._found(docker)
+            await self._start(docker, pool, len(staying), replicas, [one.taken for one in everyone if one.is_there])
 
     def _opened(self) -> DockerApi:
         if self._docker is None:
@@ -121,18 +119,29 @@ class DockerDriver:
             for one in await docker.containers()
         ]
 
-    async def _start(self, docker: DockerApi, pool: str, there: Sequence[Container], so_far: str) -> None:
+    async def _start(self, docker: DockerApi, pool: str, have: int, wanted: int, taken: list[Taken]) -> None:
+        """All at once: a container takes up to a second, and who waits for them has little time."""
+        if have >= wanted:
+            return
         program = self._program_of(pool)
-        gpus = free_gpus(self._gpus, [one.taken for one in there], program.need)
-        if gpus is None:
+        starts: list[Awaitable[None]] = []
+        for _ in range(have, wanted):
+            gpus = free_gpus(self._gpus, taken, program.need)
+            if gpus is None:
+                break
+            taken.append(Taken(gpus=gpus, share=program.need.share))
+            name = f"{pool[:48]}-{self._new_id()}"
+            config = config_of(self._cfg, pool, program, name=name, gpus=gpus, unix_ms=self._unix_ms())
+            starts.append(docker.start(f"penstock-{name}", config))
+            log.info("replica.starting", extra={"pool": pool, "replica": name, "gpus": gpus})
+        for outcome in await asyncio.gather(*starts, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+        if len(starts) < wanted - have:
             raise DriverUnavailable(
-                f"{so_far} consumers of pool {pool} have a GPU, and there is none for another: "
+                f"{have + len(starts)} of {wanted} consumers of pool {pool} have a GPU, and there is none for another: "
                 "others have them all, or drain and have not let go yet"
             )
-        name = f"{pool[:48]}-{self._new_id()}"
-        config = config_of(self._cfg, pool, program, name=name, gpus=gpus, unix_ms=self._unix_ms())
-        await docker.start(f"penstock-{name}", config)
-        log.info("replica.started", extra={"pool": pool, "replica": name, "gpus": gpus})
 
     async def _drain(self, docker: DockerApi, one: Container) -> None:
         log.info("replica.draining", extra={"pool": one.pool, "replica": one.consumer})

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from typing import Any, cast
 
-from lightkube.models.core_v1 import ContainerStatus, PodCondition
+from lightkube.models.core_v1 import ContainerStatus, PodCondition, PodSpec
 from lightkube.models.meta_v1 import LabelSelector
 from lightkube.operators import exists, in_, not_exists, not_in
 from lightkube.resources.apps_v1 import Deployment
@@ -16,6 +17,7 @@ from lightkube.resources.core_v1 import Pod as KubePod
 
 from scaler.drivers.kube_answers import Sized
 from scaler.drivers.pods import COST_ANNOTATION, Pod
+from schemas.config import ConsumerSection
 
 _REVISION = "pod-template-hash"
 
@@ -61,8 +63,22 @@ def pod_of(pod: KubePod) -> Pod:
         termination_s=30
         if spec is None or spec.terminationGracePeriodSeconds is None
         else spec.terminationGracePeriodSeconds,
+        grace_s=_grace_s(spec),
         cost=_int_or_none(_texts(metadata.annotations).get(COST_ANNOTATION)),
     )
+
+
+def _grace_s(spec: PodSpec | None) -> float:
+    """The consumer's own, as its environment or its arguments say; the default where they do not."""
+    said: list[str] = []
+    for container in (spec.containers if spec else None) or []:
+        said += [one.value or "" for one in container.env or [] if one.name == "PENSTOCK__CONSUMER__GRACE_S"]
+        words = " ".join([*(container.command or []), *(container.args or [])])
+        said += re.findall(r"--consumer\.grace_s[ =](\S+)", words)
+    try:
+        return float(said[-1])
+    except (IndexError, ValueError):
+        return ConsumerSection().grace_s
 
 
 def _trouble(statuses: list[ContainerStatus], scheduled: PodCondition | None) -> str:

@@ -33,19 +33,17 @@ _AFTER_GRACE_S = 10
 
 
 class KubernetesDriver:
-    """`grace_s` is the consumers' own: pods must be given more than that to end. `kube`: a client for tests."""
+    """`kube`: a client for tests."""
 
     def __init__(
         self,
         cfg: KubernetesSection,
         *,
-        grace_s: float,
         unix_ms: Callable[[], int],
         rng: Random,
         kube: KubeApi | None = None,
     ) -> None:
         self._cfg = cfg
-        self._grace_s = grace_s
         self._unix_ms = unix_ms
         self._rng = rng
         self._given = kube
@@ -95,7 +93,8 @@ class KubernetesDriver:
         made = Made(
             replicas=deployment.replicas,
             hindrance=deployment.hindrance,
-            asked_unix_ms=self._asked_unix_ms.get(pool, 0),
+            # Where another scaler has asked, it counts from when we first saw it.
+            asked_unix_ms=self._asked_unix_ms.setdefault(pool, self._unix_ms()),
         )
         return fleet_of(pool, deployment.name, made, pods, self._unix_ms())
 
@@ -206,11 +205,11 @@ class KubernetesDriver:
         return longest * self._rng.uniform(0.5, 1.0)
 
     def _warn_of_short_ends(self, pool: str, pods: Sequence[Pod]) -> None:
-        needed_s = self._grace_s + _AFTER_GRACE_S
-        shortest_s = min((pod.termination_s for pod in pods), default=needed_s)
-        if shortest_s < needed_s and pool not in self._warned:
+        short = [pod for pod in pods if pod.termination_s < pod.grace_s + _AFTER_GRACE_S]
+        if short and pool not in self._warned:
             self._warned.add(pool)
-            fields = {"pool": pool, "terminationGracePeriodSeconds": shortest_s, "needed_s": needed_s}
+            has_s, needs_s = short[0].termination_s, short[0].grace_s + _AFTER_GRACE_S
+            fields = {"pool": pool, "terminationGracePeriodSeconds": has_s, "needed_s": needs_s}
             log.warning("driver.kills_at_work", extra=fields)
 
 

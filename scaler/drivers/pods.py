@@ -50,7 +50,9 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     trouble: str = ""
     # What it said when it died last.
     last_exit: str = ""
+    # What Kubernetes leaves it to end, and what its consumer takes.
     termination_s: int = 30
+    grace_s: float = 0.0
     cost: int | None = None
 
     @property

@@ -65,9 +65,9 @@ class DockerRig:
 
     async def __aexit__(self, *_: object) -> None:
         if self._is_real:
-            ids = docker("ps", "-aq", "--filter", "label=penstock.pool").split()
-            if ids:
-                docker("rm", "-f", *ids)
+            for one in docker("ps", "-aq", "--filter", "label=penstock.pool").split():
+                # Some the driver removes just now.
+                subprocess.run(["docker", "rm", "-f", one], check=False, capture_output=True)
         else:
             await self._engine.stop()
         shutil.rmtree(self._short, ignore_errors=True)

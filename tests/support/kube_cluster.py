@@ -46,7 +46,7 @@ class Cluster:
         self._back_off: set[str] = set()
         self._numbers = itertools.count()
 
-    async def deploy(self, pool: str = "default", replicas: int = 0, *, termination_s: int = 60) -> str:
+    async def deploy(self, pool: str = "default", replicas: int = 0, *, arguments: list[str] | None = None) -> str:
         """A Deployment as the chart makes it, in short; its name."""
         name = f"penstock-consumer-{pool}"
         labels = {"app.kubernetes.io/component": "consumer", "penstock/pool": pool}
@@ -59,8 +59,8 @@ class Cluster:
                     "template": {
                         "metadata": {"labels": labels},
                         "spec": {
-                            "terminationGracePeriodSeconds": termination_s,
-                            "containers": [{"name": "consumer", "image": "penstock"}],
+                            "terminationGracePeriodSeconds": 60,
+                            "containers": [{"name": "consumer", "image": "penstock", "args": arguments or []}],
                         },
                     },
                 },

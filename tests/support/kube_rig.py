@@ -78,7 +78,7 @@ class _Patient(KubernetesDriver):
     """Returns when the controllers have acted too: the suite compares names, which pods get from them."""
 
     def __init__(self, cluster: Cluster, section: KubernetesSection) -> None:
-        super().__init__(section, grace_s=30.0, unix_ms=unix_ms, rng=Random(3))
+        super().__init__(section, unix_ms=unix_ms, rng=Random(3))
         self._cluster = cluster
 
     async def apply(self, pool: str, replicas: int, *, victims: Sequence[str] = ()) -> None:

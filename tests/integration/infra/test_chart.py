@@ -31,7 +31,7 @@ def test_an_upgrade_leaves_the_size_that_the_scaler_has_decided(kube: KubeServer
 
         async def scale() -> None:
             section = KubernetesSection(kubeconfig=kube.kubeconfig(namespace))
-            driver = KubernetesDriver(section, grace_s=600.0, unix_ms=unix_ms, rng=Random(5))
+            driver = KubernetesDriver(section, unix_ms=unix_ms, rng=Random(5))
             await driver.open(lambda _: None)
             # The default of a Deployment that says nothing.
             assert (await driver.current("default")).staying == 1

@@ -57,8 +57,8 @@ class World:
         )
         return msgspec.structs.replace(found, **settings)
 
-    async def driver(self, grace_s: float = 30.0, **settings: Any) -> KubernetesDriver:
-        made = KubernetesDriver(self.section(**settings), grace_s=grace_s, unix_ms=unix_ms, rng=Random(7))
+    async def driver(self, **settings: Any) -> KubernetesDriver:
+        made = KubernetesDriver(self.section(**settings), unix_ms=unix_ms, rng=Random(7))
         await made.open(self.changes.put_nowait)
         self._stack.push_async_callback(made.close)
         return made
@@ -359,12 +359,12 @@ def test_a_consumer_that_would_be_killed_at_work_is_warned_of(
     kube: KubeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario(world: World) -> None:
-        driver = await world.driver(grace_s=55.0)
+        driver = await world.driver()
         await driver.apply(POOL, 1)
         await settled(driver, running(1))
 
     with caplog.at_level(logging.WARNING, "scaler"):
-        in_world(kube, scenario)
+        in_world(kube, scenario, arguments=["consumer", "--consumer.grace_s", "55"])
 
     warned = [record for record in caplog.records if record.message == "driver.kills_at_work"]
     assert [(one.needed_s, one.terminationGracePeriodSeconds) for one in warned] == [(65, 60)]
@@ -413,7 +413,7 @@ def test_a_leader_of_yesterday_writes_over_nothing(kube: KubeServer) -> None:
     async def scenario(world: World) -> None:
         leader = await world.driver()
         delayed = Delayed.made(world.section())
-        late = KubernetesDriver(world.section(), grace_s=30.0, unix_ms=unix_ms, rng=Random(1), kube=delayed)
+        late = KubernetesDriver(world.section(), unix_ms=unix_ms, rng=Random(1), kube=delayed)
         await late.open(lambda _: None)
         await late.apply(POOL, 1)
         delayed.between = lambda: leader.apply(POOL, 5)
