@@ -6,6 +6,7 @@ containers of PENSTOCK_TEST_DOCKER_IMAGE, any image with a shell, and removes th
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -67,7 +68,8 @@ class DockerRig:
         if self._is_real:
             for one in docker("ps", "-aq", "--filter", "label=penstock.pool").split():
                 # Some the driver removes just now.
-                subprocess.run(["docker", "rm", "-f", one], check=False, capture_output=True)
+                with contextlib.suppress(subprocess.CalledProcessError):
+                    docker("rm", "-f", one)
         else:
             await self._engine.stop()
         shutil.rmtree(self._short, ignore_errors=True)
