@@ -122,7 +122,7 @@ def _of_csv(lines: Iterator[tuple[int, str]], name: str, unit: str) -> Iterator[
 
 def _cells(line: str, delimiter: str, where: str) -> list[str]:
     try:
-        return next(csv.reader([line], delimiter=delimiter), [])
+        return next(iter(csv.reader([line], delimiter=delimiter)))
     except csv.Error as error:
         raise ConfigError(f"{where}: no line of CSV: {error}", param="--trace") from error
 
