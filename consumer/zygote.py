@@ -20,6 +20,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import msgspec
 
@@ -69,7 +70,7 @@ class Zygote:
         signal.set_wakeup_fd(wake.fileno())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, _wake)
         on_ready()
         while not self._is_stopping:
             for key, _ in self._selector.select():
@@ -149,6 +150,11 @@ def main(path: str, preload: Callable[[], object], run: Callable[[], int]) -> in
         return 0
     sys.argv = ["penstock consumer", *ask.arguments]
     return run()
+
+
+def _wake(number: int, frame: FrameType | None) -> None:
+    """The wake-up socket is what counts; without a handler Python would not write to it."""
+    del number, frame
 
 
 def _say(text: str) -> None:

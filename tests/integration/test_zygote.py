@@ -18,7 +18,6 @@ from tests.support.consumer import ROOT, ConsumerProcess
 from tests.support.nats import NatsServer
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 5}
-ENDLESS = {"messages": [{"role": "user", "content": "go on"}], "max_tokens": 100_000, "ignore_eos": True}
 
 
 @asynccontextmanager
@@ -52,9 +51,13 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+def is_there(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
 async def until_gone(pid: int) -> None:
     async with asyncio.timeout(20):
-        while Path(f"/proc/{pid}").exists():
+        while is_there(pid):
             await asyncio.sleep(0.05)
 
 
@@ -101,28 +104,28 @@ def test_kill_nine_of_the_stand_in_is_kill_nine_of_its_consumer_and_loses_no_job
 
 def test_a_consumer_that_is_killed_is_seen_as_killed_through_its_stand_in(own_nats: NatsServer, tmp_path: Path) -> None:
     async def story() -> None:
-        async with a_zygote(tmp_path / "z") as zygote:
-            async with ConsumerProcess(own_nats.url, tmp_path, "--zygote", str(tmp_path / "z")) as consumer:
-                (forked,) = children_of(zygote.pid)
+        consumer = ConsumerProcess(own_nats.url, tmp_path, "--zygote", str(tmp_path / "z"))
+        async with a_zygote(tmp_path / "z") as zygote, consumer:
+            (forked,) = children_of(zygote.pid)
 
-                os.kill(forked, signal.SIGKILL)
+            os.kill(forked, signal.SIGKILL)
 
-                assert await consumer.wait() == -signal.SIGKILL
+            assert await consumer.wait() == -signal.SIGKILL
 
     asyncio.run(story())
 
 
 def test_consumers_outlive_their_zygote(own_nats: NatsServer, tmp_path: Path) -> None:
     async def story() -> None:
-        async with a_zygote(tmp_path / "z") as zygote, Client(own_nats.url) as client:
-            async with ConsumerProcess(own_nats.url, tmp_path, "--zygote", str(tmp_path / "z")) as consumer:
-                zygote.kill()
-                await zygote.wait()
+        consumer = ConsumerProcess(own_nats.url, tmp_path, "--zygote", str(tmp_path / "z"))
+        async with a_zygote(tmp_path / "z") as zygote, Client(own_nats.url) as client, consumer:
+            zygote.kill()
+            await zygote.wait()
 
-                assert (await (await client.submit(CHAT)).result(20)).status.value == "completed"
-                consumer.signal(signal.SIGTERM)
-                # Nobody is left who saw how it ended.
-                assert await consumer.wait() == 1
+            assert (await (await client.submit(CHAT)).result(20)).status.value == "completed"
+            consumer.signal(signal.SIGTERM)
+            # Nobody is left who saw how it ended.
+            assert await consumer.wait() == 1
 
     asyncio.run(story())
 
