@@ -45,6 +45,7 @@ def parser(version: str) -> argparse.ArgumentParser:
     _passed_on(commands, "keys", "create, list and revoke the keys of gateways")
     _passed_on(commands, "simulate", "replay a trace through scaling policies: `python -m scaler.simulate`")
     _passed_on(commands, "plan", "how many consumers a load needs, and what they cost")
+    _passed_on(commands, "schedule", "what a pool's windows will do: `penstock schedule test`")
     _passed_on(commands, "bench", "measure: `penstock bench` lists what")
     return root
 
