@@ -40,6 +40,7 @@ def parser(version: str) -> argparse.ArgumentParser:
     _passed_on(commands, "dispatcher", "order what waits: `python -m scaler dispatcher`")
     _passed_on(commands, "gateway", "answer OpenAI clients over HTTP: `python -m producer.gateway`")
     _passed_on(commands, "keys", "create, list and revoke the keys of gateways")
+    _passed_on(commands, "webhooks", "tell servers how batches and responses ended: create, list, rotate, revoke")
     _passed_on(commands, "simulate", "replay a trace through scaling policies: `python -m scaler.simulate`")
     _passed_on(commands, "plan", "how many consumers a load needs, and what they cost")
     _passed_on(commands, "bench", "measure: `penstock bench` lists what")
