@@ -18,6 +18,7 @@ import msgspec
 from schemas.errors import ConfigError
 from schemas.scaler_config import GuardSection, ScaledPoolSection, ScalerSection, ScalingWindowSection
 from schemas.section import Name, Port, Positive, Seconds, Section
+from schemas.webhooks_config import WebhooksSection
 
 ENV_PREFIX = "PENSTOCK__"
 
@@ -169,6 +170,7 @@ class GatewaySection(Section, frozen=True, kw_only=True):
     limits: LimitsSection = LimitsSection()
     # By tenant, instead of `limits`.
     tenants: dict[str, LimitsSection] = {}
+    webhooks: WebhooksSection = WebhooksSection()
     # A pool is closed for a while when this share of its latest answers (at least so many) were faults of its own.
     breaker_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
     breaker_answers: Positive = 10
@@ -314,6 +316,7 @@ def _explained(message: str) -> str:
         ScaledPoolSection,
         ScalingWindowSection,
         GuardSection,
+        WebhooksSection,
         EngineSection,
         LogSection,
     )
