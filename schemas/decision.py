@@ -92,8 +92,8 @@ def sentences(decision: Decision) -> list[str]:
 
 
 def moment(unix_ms: int) -> str:
-    """`2026-11-28 22:00 UTC`; empty for none."""
-    return f"{dt.datetime.fromtimestamp(unix_ms / 1000, dt.UTC):%Y-%m-%d %H:%M} UTC" if unix_ms else ""
+    """`2026-11-28 22:00:00 UTC`; empty for none."""
+    return f"{dt.datetime.fromtimestamp(unix_ms / 1000, dt.UTC):%Y-%m-%d %H:%M:%S} UTC" if unix_ms else ""
 
 
 def _action(decision: Decision) -> str:
