@@ -50,6 +50,14 @@ def test_a_replica_is_ready_when_it_is_heard_and_starting_until_then() -> None:
     assert (observation.ready, observation.starting_s, observation.draining) == (1, [7.0], 1)
 
 
+def test_a_replica_whose_name_nobody_knows_is_as_ready_as_its_platform_says() -> None:
+    replicas = [Replica(id="x", phase="running"), Replica(id="y", asked_unix_ms=int((NOW_S - 3) * 1000))]
+
+    observation = an_observer().look(seen(replicas=replicas))
+
+    assert (observation.ready, observation.starting_s) == (1, [3.0])
+
+
 def test_a_consumer_that_somebody_else_started_counts_too() -> None:
     reports = {"a": a_report("a"), "by-hand": a_report("by-hand")}
 
