@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, cast
 
 import msgspec
 
+from schemas.driver_config import DockerSection, KubernetesSection
 from schemas.errors import ConfigError
 from schemas.scaler_config import GuardSection, ScaledPoolSection, ScalerSection, ScalingWindowSection
 from schemas.section import Name, Port, Positive, Seconds, Section
@@ -312,11 +313,13 @@ def _explained(message: str) -> str:
         WindowSection,
         GatewaySection,
         LimitsSection,
+        WebhooksSection,
         ScalerSection,
         ScaledPoolSection,
         ScalingWindowSection,
         GuardSection,
-        WebhooksSection,
+        KubernetesSection,
+        DockerSection,
         EngineSection,
         LogSection,
     )

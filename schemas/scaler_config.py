@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from schemas.driver_config import DockerSection, KubernetesSection
 from schemas.section import Name, Port, Positive, Seconds, Section
 from schemas.subjects import LANES
 
@@ -91,8 +92,11 @@ class ScalerSection(Section, frozen=True, kw_only=True):
     lease_s: Annotated[float, msgspec.Meta(ge=0.5)] = 5.0
     # All pools together. 0: what the driver finds.
     gpus: Count = 0
-    # Which GPUs of this machine the process driver may give out, as CUDA_VISIBLE_DEVICES names them. Empty: all.
+    # Which GPUs of this machine the process driver may give out, as CUDA_VISIBLE_DEVICES names them. Empty: all. Those
+    # of its host that the docker driver may give out; empty: none.
     gpu_ids: list[str] = []
+    kubernetes: KubernetesSection = KubernetesSection()
+    docker: DockerSection = DockerSection()
     guard: GuardSection = GuardSection()
     health_port: Port = 0
     health_host: str = "127.0.0.1"

@@ -5,14 +5,19 @@ from __future__ import annotations
 import secrets
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from random import Random
 
 import msgspec
 
 from infra.gpus import gpus_here
 from infra.life import unix_ms
+from scaler.drivers.containers import ContainerProgram, settings_to_pass_on
+from scaler.drivers.docker import DockerDriver
 from scaler.drivers.dry_run import DryRun
 from scaler.drivers.gpus import GpuNeed
+from scaler.drivers.kubernetes import KubernetesDriver
 from scaler.drivers.port import Driver
 from scaler.drivers.process import Processes, ProcessProgram
 from schemas.config import Config
@@ -46,10 +51,34 @@ def _dry_run(_cfg: Config, _pools: Mapping[str, ScaledPoolSection], around: Surr
     return DryRun(around.data_dir / "scaler", unix_ms=unix_ms, new_id=lambda: secrets.token_hex(4))
 
 
+def _kubernetes(cfg: Config, _pools: Mapping[str, ScaledPoolSection], _around: Surroundings) -> Driver:
+    return KubernetesDriver(cfg.scaler.kubernetes, unix_ms=unix_ms, rng=Random())  # noqa: S311 - spreads pauses
+
+
+def _docker(cfg: Config, pools: Mapping[str, ScaledPoolSection], around: Surroundings) -> Driver:
+    def program_of(pool: str) -> ContainerProgram:
+        return container_program(cfg, pools.get(pool, ScaledPoolSection()), around)
+
+    return DockerDriver(
+        cfg.scaler.docker,
+        program_of,
+        gpus=cfg.scaler.gpu_ids,
+        unix_ms=unix_ms,
+        new_id=lambda: secrets.token_hex(4),
+        rng=Random(),  # noqa: S311 - spreads pauses
+    )
+
+
 DRIVERS: dict[str, Callable[[Config, Mapping[str, ScaledPoolSection], Surroundings], Driver]] = {
     "process": _process,
+    "kubernetes": _kubernetes,
+    "docker": _docker,
     "dry-run": _dry_run,
 }
+
+
+# What comes with the extra of the driver's name, and is imported when it is opened.
+_LIBRARIES = {"kubernetes": "lightkube", "docker": "aiodocker"}
 
 
 def make_driver(cfg: Config, pools: Mapping[str, ScaledPoolSection], around: Surroundings) -> Driver:
@@ -57,20 +86,16 @@ def make_driver(cfg: Config, pools: Mapping[str, ScaledPoolSection], around: Sur
     Raises:
         ConfigError: this installation has no such driver.
     """
-    make = DRIVERS.get(cfg.scaler.driver)
-    if make is None:
-        known = ", ".join(sorted(DRIVERS))
-        raise ConfigError(f"scaler.driver {cfg.scaler.driver!r} is not installed: use {known}", param="scaler.driver")
-    return make(cfg, pools, around)
+    name = cfg.scaler.driver
+    library = _LIBRARIES.get(name)
+    if library and find_spec(library) is None:
+        raise ConfigError(f"scaler.driver {name} needs `pip install 'penstock[{name}]'`", param="scaler.driver")
+    return DRIVERS[name](cfg, pools, around)
 
 
 def consumer_program(cfg: Config, pool: str, section: ScaledPoolSection, around: Surroundings) -> ProcessProgram:
     """A consumer of `pool` with our own configuration and the pool's arguments on top."""
-    shared = []
-    if section.consumers_per_gpu > 1:
-        part = round(_MEMORY_SHARE / section.consumers_per_gpu, 3)
-        shared = ["--engine.gpu_memory_utilization", str(part)] if cfg.engine.kind == "vllm" else []
-    words = [*_passed_on(around.arguments), *shared, *section.arguments]
+    words = [*_passed_on(around.arguments), *_memory(cfg, section), *section.arguments]
     own = ["--consumer.pool", pool, "--consumer.grace_s", f"{section.drain_s:g}"]
     return ProcessProgram(
         command=[sys.executable, "-P", "-m", "consumer", *words, *own],
@@ -85,6 +110,30 @@ def consumer_program(cfg: Config, pool: str, section: ScaledPoolSection, around:
         },
         need=GpuNeed(gpus=section.gpus_per_replica, consumers_per_gpu=section.consumers_per_gpu),
     )
+
+
+def container_program(cfg: Config, section: ScaledPoolSection, around: Surroundings) -> ContainerProgram:
+    """A consumer in a container: our environment's settings, then the driver's, then the pool's."""
+    environment = {
+        **settings_to_pass_on(around.environment),
+        "PENSTOCK__BROKER__URL": around.broker_url,
+        "PENSTOCK__LOG__FORMAT": "json",
+        **cfg.scaler.docker.environment,
+        **section.environment,
+    }
+    return ContainerProgram(
+        arguments=[*_memory(cfg, section), *section.arguments],
+        environment=environment,
+        need=GpuNeed(gpus=section.gpus_per_replica, consumers_per_gpu=section.consumers_per_gpu),
+        drain_s=section.drain_s,
+    )
+
+
+def _memory(cfg: Config, section: ScaledPoolSection) -> list[str]:
+    """What each of several engines on one GPU may take of it."""
+    if section.consumers_per_gpu == 1 or cfg.engine.kind != "vllm":
+        return []
+    return ["--engine.gpu_memory_utilization", str(round(_MEMORY_SHARE / section.consumers_per_gpu, 3))]
 
 
 def _passed_on(arguments: Sequence[str]) -> list[str]:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from scaler.drivers.port import Driver, DriverRefused, DriverUnavailable, Fleet
+from tests.support.docker_rig import DockerRig, has_real_docker
 from tests.support.driver_rigs import PaperRig, ProcessRig, Rig
+from tests.support.kube_rig import KubeRig
 
 # A new driver joins here: a rig is its platform for one test (see `Rig`).
 RIGS: dict[str, Callable[[Path], Rig]] = {
@@ -20,8 +22,15 @@ RIGS: dict[str, Callable[[Path], Rig]] = {
 _WAIT_S = 20.0
 
 
-@pytest.fixture(params=sorted(RIGS))
+@pytest.fixture(params=[*sorted(RIGS), "docker", "docker-stand-in", "kubernetes"])
 def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Rig:
+    if request.param == "kubernetes":
+        return KubeRig(request.getfixturevalue("kube"))
+    if request.param.startswith("docker"):
+        is_real = request.param == "docker"
+        if is_real and not has_real_docker():
+            pytest.skip("no Docker: PENSTOCK_TEST_DOCKER=1 asks for one, and a daemon must answer")
+        return DockerRig(tmp_path, is_real=is_real)
     return RIGS[request.param](tmp_path)
 
 

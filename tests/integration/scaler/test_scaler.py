@@ -313,7 +313,7 @@ def test_explain_and_scale_say_who_wanted_what_and_until_when(tmp_path: Path) ->
             assert told[0].target == 3
             explained = await penstock(stage, "explain", "--pool", "p", "--json")
             assert msgspec.json.decode(explained)["override"]["replicas"] == 3
-            assert "nothing" not in await penstock(stage, "explain", "--pool", "p", "--at", "0s")
+            assert "A person asked for 3" in await penstock(stage, "explain", "--pool", "p", "--at", "0s")
             with pytest.raises(AssertionError, match="nothing was decided about pool p before"):
                 await penstock(stage, "explain", "--pool", "p", "--at", "1h")
             assert "the policies decide again" in await penstock(stage, "scale", "--auto", "--pool", "p")
