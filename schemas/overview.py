@@ -82,8 +82,7 @@ class DecisionView(msgspec.Struct, frozen=True, kw_only=True):
     action: Literal["none", "start", "stop", "hold"] = "none"
     count: int = 0
     target: int = 0
-    woken_by: str = ""
-    # The one reason that decided.
+    # The reason that decided, and what the guard made of it.
     why: str = ""
     sentences: list[str] = []
 

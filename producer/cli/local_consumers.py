@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from infra.children import LogLine
 from producer.cli.main import Invocation
 from producer.cli.terminal import note
-from producer.local.children import LogLine
 from producer.local.fleet import Watcher
 
 # Fields that a person at a terminal does not need beside the event.

@@ -199,15 +199,13 @@ def _decision_view(decision: Decision) -> DecisionView:
         action=decision.action,
         count=decision.count,
         target=decision.target,
-        woken_by=decision.woken_by,
         why=_why(decision),
         sentences=sentences(decision),
     )
 
 
 def _why(decision: Decision) -> str:
-    if decision.guard:
-        return decision.guard
     wishes = [wish for wish in decision.wishes if wish.replicas is not None]
     decisive = [wish for wish in wishes if wish.replicas == decision.wanted]
-    return next((f"{wish.policy}: {wish.reason}" for wish in [*decisive, *wishes]), "")
+    reasons = [f"{wish.policy}: {wish.reason}" for wish in [*decisive, *wishes]][:1]
+    return "; but ".join([*reasons, decision.guard] if decision.guard else reasons)

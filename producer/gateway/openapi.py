@@ -67,6 +67,9 @@ class Operation(NamedTuple):
 _JSON = "application/json"
 _TEXT = "text/plain"
 
+# No parameter of its own: whoever tries all that is described would wait for an end that never comes.
+_OVERVIEW = "Pools, what waits, who serves; with ?stream=true again each second, without end"
+
 OPERATIONS = (
     Operation("post", "/v1/chat/completions", "Chat", (ChatRequest,), ("200", Completion, _JSON), has_headers=True),
     Operation(
@@ -107,7 +110,7 @@ OPERATIONS = (
         ("200", WebhookEndpoint, _JSON),
     ),
     Operation("post", "/v1/webhook_endpoints/{id}/test", "Send a test event now", (), ("200", WebhookTest, _JSON)),
-    Operation("get", "/v1/overview", "Pools, what waits, who serves", (), ("200", Overview, _JSON), is_streamed=True),
+    Operation("get", "/v1/overview", _OVERVIEW, (), ("200", Overview, _JSON)),
     Operation("get", "/livez", "The process lives", (), ("200", str, _TEXT), is_public=True),
     Operation("get", "/readyz", "Requests have somebody to go to", (), ("200", str, _TEXT), is_public=True),
     Operation("get", "/metrics", "Prometheus", (), ("200", str, _TEXT), is_public=True),
@@ -221,9 +224,6 @@ def _parameters(one: Operation) -> list[dict[str, Any]]:
         why = "service: what runs, what waits by its place in line, what has ended; `limit` of each."
         orders = {"type": "string", "enum": ["newest", "service"]}
         found.append({"name": "order", "in": "query", "description": why, "schema": orders})
-    if one.answer[1] is Overview:
-        why = "true: an overview each second, as server-sent events."
-        found.append({"name": "stream", "in": "query", "description": why, "schema": {"type": "boolean"}})
     return found
 
 

@@ -5,32 +5,21 @@ reverse.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
 import msgspec
 
+from infra.children import FIRST_RESTART_S, WELL_AFTER_S, LogLine, death_of, last_words
 from infra.embedded import EmbeddedServer
-from producer.local.children import (
-    CONSUMER,
-    DISPATCHER,
-    FIRST_RESTART_S,
-    GATEWAY,
-    WELL_AFTER_S,
-    Child,
-    LogLine,
-    Program,
-    death_of,
-)
+from producer.local.children import CONSUMER, DISPATCHER, GATEWAY, Child, Program
 from schemas.config import Config
 from schemas.errors import EngineFailed
 
 # A drained consumer still has to leave the bus and its engine.
 AFTER_GRACE_S = 10.0
 AFTER_SKIP_S = 10.0
-_WHO = re.compile(r"^penstock (consumer|dispatcher|gateway): ")
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
@@ -222,11 +211,3 @@ class Fleet:
                 raise EngineFailed(last_words(list(child.last_lines)) or f"{child.name} ended: {death.reason}")
             deaths += 1
             await asyncio.sleep(death.restart_in_s)
-
-
-def last_words(lines: list[str]) -> str:
-    """What a consumer said before it gave up: its last line that is no log record of an ordinary event."""
-    for line in reversed(lines):
-        if line.strip() and not line.startswith("{"):
-            return _WHO.sub("", line.strip())
-    return lines[-1] if lines else ""

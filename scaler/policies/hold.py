@@ -17,8 +17,13 @@ class HoldSettings(msgspec.Struct, frozen=True, kw_only=True):
     pressing_cold_starts: float = 2.0
     # Fewer replicas only when none more were wanted for so many cold starts.
     down_cold_starts: float = 1.25
-    # The load of lanes with short windows is kept covered, as its mean over this time says.
+    # The load of lanes with short windows is kept covered, as its mean over this time says; where starts are quick,
+    # over so many of them, for what is stopped too early is soon there again.
     short_mean_s: float = 600.0
+    short_cold_starts: float = 10.0
+
+    def short_s(self, cold_start_s: float) -> float:
+        return min(self.short_mean_s, max(60.0, self.short_cold_starts * cold_start_s))
 
 
 class HoldState(msgspec.Struct, kw_only=True):

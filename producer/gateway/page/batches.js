@@ -69,7 +69,7 @@ function DropZone() {
 function Upload({ upload }) {
   const close = html`<button class="quiet" onClick=${() => set({ upload: null })}>Dismiss</button>`;
   if (upload.problem) return html`<${Notice} kind="bad"><b>${upload.name}</b>: ${upload.problem} ${close}<//>`;
-  if (upload.batch) return html`<${Notice} kind="good"><b>${upload.name}</b> is batch <code>${upload.batch}</code>. ${close}<//>`;
+  if (upload.batch) return html`<${Notice}><b>${upload.name}</b> is batch <code>${upload.batch}</code>. ${close}<//>`;
   return html`
     <div class="notice upload" role="status">
       <span>${upload.step} <b>${upload.name}</b>${upload.step === "Sending" ? ` ${share(upload.done)}` : ""}</span>
@@ -87,9 +87,9 @@ function Batch({ batch, act }) {
       <td data-label="Status"><${Badge} kind=${KINDS[batch.status]}>${batch.status.replace("_", " ")}<//></td>
       <td class="kv" data-label="Progress">
         <${Bar} value=${counts.total ? done / counts.total : 0} kind="kv" label=${`Progress of ${batch.id}`} />
-        <span class="hint">${counts.total ? `${exact(done)} of ${exact(counts.total)}` : "not counted yet"}
-          ${counts.failed ? `, ${exact(counts.failed)} failed` : ""}
-          ${trouble ? ` ${trouble.line ? `line ${trouble.line}: ` : ""}${trouble.message}` : ""}</span></td>
+        <span class="hint">${trouble ? html`<span class="wrong">${trouble.message}</span>` : html`
+          ${counts.total ? `${exact(done)} of ${exact(counts.total)}` : "not counted yet"}
+          ${counts.failed ? html`, <span class="wrong">${exact(counts.failed)} failed</span>` : ""}`}</span></td>
       <td class="n" data-label="Submitted">${ago(batch.created_at)}</td>
       <td class="act">
         ${batch.output_file_id && html`<${Download} id=${batch.output_file_id} name=${`${batch.id}_output.jsonl`} act=${act}>Output<//>`}

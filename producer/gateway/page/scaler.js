@@ -21,9 +21,12 @@ export function Scaler() {
             <div class="when"><time datetime=${new Date(one.at * 1000).toISOString()}>${clock(one.at)}</time>
               <span class="hint">${ago(one.at)}</span></div>
             <div>
-              <p class="head"><${Verdict} one=${one} /> <span class="hint">pool ${one.pool}, target ${one.target}
-                ${one.woken_by ? `, woken by ${one.woken_by}` : ""}</span></p>
-              <ul>${one.sentences.map((sentence) => html`<li>${sentence}</li>`)}</ul>
+              <p class="head"><${Verdict} one=${one} /> <span class="hint">
+                pool ${one.pool}, target ${plural(one.target, "consumer")}</span></p>
+              <details open=${one.action !== "none"}>
+                <summary>${one.why || "How it came to that"}</summary>
+                <ul>${one.sentences.map((sentence) => html`<li>${sentence}</li>`)}</ul>
+              </details>
             </div>
           </li>`)}</ol>`}
     <//>`;

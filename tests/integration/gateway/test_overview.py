@@ -15,6 +15,7 @@ import nats
 
 from schemas import subjects
 from schemas.decision import Decision, Wish
+from tests.integration.gateway.test_tenants import bearer, keys
 from tests.support.consumer import ConsumerProcess, DispatcherProcess
 from tests.support.gateway import GatewayProcess
 from tests.support.nats import NatsServer
@@ -101,6 +102,38 @@ def test_decisions_that_were_stored_before_the_gateway_started_are_shown(own_nat
             while not (decisions := (await http.get("/v1/overview")).json()["decisions"]):
                 await asyncio.sleep(0.05)
             assert [one["target"] for one in decisions] == [2, 1, 0]
+
+    bounded(story())
+
+
+def test_a_tenant_sees_its_own_backlog_and_no_other_name_and_its_stream_ends_with_its_key(
+    own_nats: NatsServer, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        url = own_nats.url
+        async with (
+            ConsumerProcess(url, tmp_path),
+            DispatcherProcess(url, tmp_path),
+            GatewayProcess(url, tmp_path, "--gateway.api_keys", "true") as gateway,
+            httpx.AsyncClient(base_url=gateway.url, timeout=20) as http,
+        ):
+            ann, robert = [(await keys(url, "create", "--tenant", name))[0] for name in ("ann", "robert")]
+            job = {"body": SLOW, "not_before": "1d", "batch": "roberts-own"}
+            assert (await http.post("/v1/jobs", json=job, headers=bearer(robert["key"]))).status_code == 202
+            assert (await http.get("/v1/overview")).status_code == 401
+
+            async with http.stream("GET", "/v1/overview?stream=true", headers=bearer(ann["key"])) as answer:
+                stream = looks(answer)
+                async for look in stream:
+                    pool = look["pools"][0]
+                    if pool["held"]["jobs"] == 1:
+                        break
+                assert "robert" not in json.dumps(look)
+                assert (look["tenant"], list(pool["tenants"])) == ("ann", ["ann"])
+
+                await keys(url, "revoke", ann["id"])
+                last = [look async for look in stream][-1]
+                assert last["error"]["code"] == "invalid_api_key"
 
     bounded(story())
 

@@ -198,7 +198,7 @@ def test_a_dropped_file_goes_to_files_and_then_to_batches(own_nats: NatsServer, 
             await page.drop(bad)
             await page.sees("its first line is no JSON")
             await page.drop(good)
-            await page.sees("is batch batch_1")
+            await page.sees("is batch batch_1.")
             await page.sees("3 of 4")
             assert (
                 await page.js("document.querySelector('a[download]').getAttribute('href')")

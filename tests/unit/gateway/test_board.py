@@ -130,7 +130,7 @@ def test_an_old_decision_that_is_told_again_is_no_news() -> None:
     assert board.decisions_seen == before
 
 
-def test_the_one_reason_is_the_guards_or_that_of_the_policy_that_had_its_way() -> None:
+def test_the_reason_is_that_of_the_policy_that_had_its_way_and_what_the_guard_left_of_it() -> None:
     board = Board()
     wishes = [
         Wish(policy="schedule", reason="no window"),
@@ -140,4 +140,4 @@ def test_the_one_reason_is_the_guards_or_that_of_the_policy_that_had_its_way() -
     board.note_decision(Decision(pool="p", unix_ms=1, wishes=wishes, wanted=2, target=2))
     board.note_decision(Decision(pool="p", unix_ms=2, wishes=wishes, wanted=2, target=1, guard="at most 1"))
 
-    assert [one.why for one in board.decisions()] == ["at most 1", "b: y"]
+    assert [one.why for one in board.decisions()] == ["b: y; but at most 1", "b: y"]

@@ -23,8 +23,8 @@ DECISION = Decision(
 def test_a_decision_reads_as_sentences() -> None:
     assert sentences(DECISION) == [
         "2 consumers were ready, 0 starting, 0 draining; 1,200 jobs waited (900,000 tokens) and 90 ran.",
-        "deadline wanted 6 consumers: 9,000 replica-seconds are due within 1,800 s.",
-        "schedule had no wish: no window of the schedule is open.",
+        "The policy deadline wanted 6 consumers: 9,000 replica-seconds are due within 1,800 s.",
+        "The policy schedule had no wish: no window of the schedule is open.",
         "The guard made 4 consumers of 6: the maximum is 4.",
         "So 2 consumers were started.",
     ]
