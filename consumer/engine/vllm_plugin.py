@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 from infra.life import exit_with_parent
 
@@ -35,4 +36,17 @@ def _forked() -> None:
     """In whatever is forked from a consumer, or from its engine process."""
     # Else a signal to the engine would be written into the consumer's loop.
     signal.set_wakeup_fd(-1)
+    _keep_to_cores()
     exit_with_parent()
+
+
+def _keep_to_cores() -> None:
+    """A new CPU worker learns its cores from variables that OpenMP reads when it is loaded; here it is loaded already.
+    Its threads begin later and inherit this.
+    """
+    cores = os.environ.get("GOMP_CPU_AFFINITY", "").split()  # noqa: TID251 - set by vLLM around a worker's start
+    torch = sys.modules.get("torch")
+    if torch is None or not cores or not all(core.isdigit() for core in cores):
+        return
+    os.sched_setaffinity(0, {int(core) for core in cores})
+    torch.set_num_threads(len(cores))
