@@ -39,7 +39,8 @@ DEPLOYMENT = "penstock-consumer-default"
 # How long the API server stays dead. Once by hand: 60.
 DOWN_S = float(os.environ.get("PENSTOCK_TEST_API_DOWN_S", "2"))
 
-_unused = iter(NAMESPACES)
+# The rest are other files'.
+_unused = iter(NAMESPACES[:35])
 
 
 class World:
