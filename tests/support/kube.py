@@ -45,6 +45,8 @@ def _envtest(name: str) -> str | None:
 class KubeServer:
     """Start, kill -9 and restart on the same port and data."""
 
+    is_real = True
+
     def __init__(self, folder: Path) -> None:
         found = programs()
         if found is None:
