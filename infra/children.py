@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import Any, cast
 
 import msgspec
@@ -14,6 +15,7 @@ WELL_AFTER_S = 60.0
 # One that never became ready will not the next time either.
 STARTS_MAX = 3
 OPERATOR_ERROR = 2
+_WHO = re.compile(r"^penstock (consumer|dispatcher|gateway|scaler): ")
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,5 +63,5 @@ def last_words(lines: list[str]) -> str:
     """What a consumer said before it gave up: its last line that is no log record of an ordinary event."""
     for line in reversed(lines):
         if line.strip() and not line.startswith("{"):
-            return line.strip().removeprefix("penstock consumer: ").removeprefix("penstock dispatcher: ")
+            return _WHO.sub("", line.strip())
     return lines[-1] if lines else ""

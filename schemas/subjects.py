@@ -24,6 +24,8 @@ SCALER_STREAM = "PENSTOCK_SCALER"
 CONSUMERS_BUCKET = "PENSTOCK_CONSUMERS"
 KEYS_BUCKET = "PENSTOCK_KEYS"
 USAGE_BUCKET = "PENSTOCK_USAGE"
+WEBHOOKS_BUCKET = "PENSTOCK_WEBHOOKS"
+RESPONSES_BUCKET = "PENSTOCK_RESPONSES"
 
 RESULTS_ALL = f"{ROOT}.results.>"
 DONE_ALL = f"{ROOT}.done.>"
@@ -33,6 +35,7 @@ LEARNED_ALL = f"{ROOT}.learned.>"
 DISPATCH_ALL = f"{ROOT}.dispatch.>"
 EVENTS_ALL = f"{ROOT}.events.>"
 DECISIONS_ALL = f"{ROOT}.decisions.>"
+TELEMETRY_ALL = f"{ROOT}.telemetry.>"
 SCALER_ALL = f"{ROOT}.scaler.>"
 
 HEADER_JOB = "Penstock-Job"
@@ -252,6 +255,11 @@ def events_of_tenant(tenant: str) -> str:
     return f"{ROOT}.events.{checked_name(tenant, 'tenant')}.>"
 
 
+def webhook_durable(endpoint: str) -> str:
+    """What an endpoint has not been told yet, in the events' stream."""
+    return f"webhook-{checked_name(endpoint, 'endpoint')}"
+
+
 def decisions(pool: str) -> str:
     """What the pool's leading scaler decided, one `schemas.decision.Decision` a message."""
     return f"{ROOT}.decisions.{checked_name(pool, 'pool')}"
@@ -287,8 +295,33 @@ def bucket_key(bucket: str, key: str) -> str:
     return f"$KV.{bucket}.{checked_job_id(key, 'key')}"
 
 
+def tenant_key(bucket: str, tenant: str, key: str) -> str:
+    """Where a key's values are published that is one tenant's."""
+    return f"$KV.{bucket}.{checked_name(tenant, 'tenant')}.{checked_job_id(key, 'key')}"
+
+
+def keys_of_tenant(bucket: str, tenant: str) -> str:
+    """All of one tenant's."""
+    return f"$KV.{bucket}.{checked_name(tenant, 'tenant')}.*"
+
+
 def bucket_all(bucket: str) -> str:
     return f"$KV.{bucket}.>"
+
+
+def response_record(tenant: str, response_id: str) -> str:
+    """What is kept of one response."""
+    return f"$KV.{RESPONSES_BUCKET}.record.{checked_name(tenant, 'tenant')}.{checked_job_id(response_id)}"
+
+
+def response_mark(tenant: str, response_id: str) -> str:
+    """There from the start of a background response until its end has been told as an event."""
+    return f"$KV.{RESPONSES_BUCKET}.open.{checked_name(tenant, 'tenant')}.{checked_job_id(response_id)}"
+
+
+RESPONSE_MARKS_ALL = f"$KV.{RESPONSES_BUCKET}.open.>"
+# Which gateway tells the ends of background responses.
+RESPONSES_LEADER = f"$KV.{RESPONSES_BUCKET}.leader"
 
 
 def moved(pool: str) -> str:

@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import msgspec
 
 from infra import broker as bus
-from infra import telemetry
+from infra import telemetry, topology
 from infra.broker import Broker
 from producer.client import Client
 from producer.gateway import buckets
+from producer.gateway.board_watch import BoardWatch
 from producer.gateway.breaker import Breaker, Sight
 from producer.gateway.directory import Directory, Route
 from producer.gateway.intake import Wanted
@@ -22,8 +23,10 @@ from producer.gateway.key_ring import KeyRing
 from producer.gateway.limits import Limits
 from producer.gateway.pool_watch import PoolWatch
 from producer.gateway.refusals import PoolClosed
+from producer.gateway.responses.ends import Ends
 from producer.gateway.streams import Streams
 from producer.gateway.usage import Usage
+from producer.gateway.webhooks.service import Webhooks
 from producer.handle import Handle
 from schemas.config import Config
 from schemas.errors import PenstockError, PromptTooLong
@@ -34,6 +37,13 @@ log = logging.getLogger(__name__)
 
 # When everything is closed: time for the last cancels to reach their consumers.
 _LAST_WORDS_S = 5.0
+
+
+class _Part(Protocol):
+    """What lives as long as the house does."""
+
+    async def open(self) -> None: ...
+    async def run(self) -> None: ...
 
 
 class House:
@@ -53,6 +63,8 @@ class House:
         self.broker: Broker
         self.keys: KeyRing
         self.usage: Usage
+        self.webhooks: Webhooks
+        self.overview: BoardWatch
         self._url = url
         self._pools: PoolWatch
         self._breakers: dict[str, Breaker] = {}
@@ -108,12 +120,7 @@ class House:
         Raises:
             PromptTooLong, RateLimited, PoolClosed: and nothing is held.
         """
-        most = self.cfg.prompt_tokens_max
-        if most and wanted.prompt_tokens > most:
-            raise PromptTooLong(
-                f"prompt is about {wanted.prompt_tokens} tokens, the limit is {most} (gateway.prompt_tokens_max)",
-                param="messages",
-            )
+        self.check_prompt(wanted)
         now, pool = self.now_s, route.pool
         rate = self.directory.jobs_per_s(pool, now)
         await self.usage.check_queued(tenant, pool, drain_per_s=rate)
@@ -126,6 +133,18 @@ class House:
             admission.end(None)
             raise
         return admission
+
+    def check_prompt(self, wanted: Wanted) -> None:
+        """
+        Raises:
+            PromptTooLong: by the gateway's own limit.
+        """
+        most = self.cfg.prompt_tokens_max
+        if most and wanted.prompt_tokens > most:
+            raise PromptTooLong(
+                f"prompt is about {wanted.prompt_tokens} tokens, the limit is {most} (gateway.prompt_tokens_max)",
+                param="messages",
+            )
 
     def check_pool(self, pool: str, lane: Lane, *, allowed_s: float) -> bool:
         """Whether this one goes to see if the pool is well again.
@@ -158,15 +177,33 @@ class House:
         )
         self._life.push_async_callback(self.broker.close)
         await buckets.provision(self.broker, self.config.broker)
+        await topology.provision_events(self.broker, self.config.broker)
         self.keys = KeyRing(self.broker, self.unix_ms)
         self.usage = Usage(self.broker, self.limits, self.name)
+        self.webhooks = Webhooks(self.broker, self.config, self.unix_ms)
         self._pools = PoolWatch(self.broker, self.directory)
+        self.overview = BoardWatch(
+            self.broker,
+            self.directory,
+            gateway=self.name,
+            has_keys=self.cfg.api_keys,
+            why_closed=self._why_pool_closed,
+            unix_ms=self.unix_ms,
+        )
         await self._life.enter_async_context(self.client)
-        for part in (self.keys, self.usage, self._pools):
+        parts: dict[str, _Part] = {
+            "keys": self.keys,
+            "usage": self.usage,
+            "webhooks": self.webhooks,
+            "pools": self._pools,
+            "overview": self.overview,
+        }
+        for part in parts.values():
             await part.open()
         self._life.push_async_callback(self._stop_sides)
-        runs = {"keys": self.keys.run(), "usage": self.usage.run(), "pools": self._pools.run()}
-        runs["streams"] = self.streams.run()
+        ends = Ends(self.broker, self.name)
+        runs = {name: part.run() for name, part in parts.items()}
+        runs |= {"streams": self.streams.run(), "responses": ends.run()}
         self._sides = [asyncio.create_task(work, name=name) for name, work in runs.items()]
         self.why_closed = ""
 
@@ -183,7 +220,14 @@ class House:
 
     def _reconnected(self) -> None:
         self.keys.reread()
+        self.webhooks.reconnected()
         self._pools.reread()
+        self.overview.reread()
+
+    def _why_pool_closed(self, pool: str) -> str:
+        now = self.now_s
+        sight = Sight(consumers=len(self.directory.consumers(pool, now)), gone_s=self.directory.gone_s(pool, now))
+        return self.breaker(pool).why_closed(sight)
 
 
 class Admission(msgspec.Struct):

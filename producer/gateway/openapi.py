@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from html import escape
 from typing import Any, NamedTuple
@@ -22,6 +23,9 @@ from schemas.openai import (
     Model,
     Models,
 )
+from schemas.openai_responses import InputItems, ResponseDeleted, ResponseRequest, ResponseView
+from schemas.overview import Overview
+from schemas.webhook import WebhookDeleted, WebhookEndpoint, WebhookEndpoints, WebhookRequest, WebhookTest
 
 _REF = "#/components/schemas/{name}"
 _ERRORS = {
@@ -56,10 +60,15 @@ class Operation(NamedTuple):
     answer: tuple[str, Any, str] = ("200", None, "application/json")
     has_headers: bool = False
     is_public: bool = False
+    # Whether it may be answered with server-sent events.
+    is_streamed: bool = False
 
 
 _JSON = "application/json"
 _TEXT = "text/plain"
+
+# No parameter of its own: whoever tries all that is described would wait for an end that never comes.
+_OVERVIEW = "Pools, what waits, who serves; with ?stream=true again each second, without end"
 
 OPERATIONS = (
     Operation("post", "/v1/chat/completions", "Chat", (ChatRequest,), ("200", Completion, _JSON), has_headers=True),
@@ -71,11 +80,37 @@ OPERATIONS = (
     ),
     Operation("get", "/v1/models", "What can be asked for", (), ("200", Models, _JSON)),
     Operation("get", "/v1/models/{id}", "One model", (), ("200", Model, _JSON)),
+    Operation("post", "/v1/responses", "Response", (ResponseRequest,), ("200", ResponseView, _JSON), has_headers=True),
+    Operation(
+        "get", "/v1/responses/{id}", "One response, or its stream", (), ("200", ResponseView, _JSON), is_streamed=True
+    ),
+    Operation("delete", "/v1/responses/{id}", "Forget a response", (), ("200", ResponseDeleted, _JSON)),
+    Operation("post", "/v1/responses/{id}/cancel", "End a background response", (), ("200", ResponseView, _JSON)),
+    Operation("get", "/v1/responses/{id}/input_items", "What was asked", (), ("200", InputItems, _JSON)),
     Operation("post", "/v1/jobs", "Submit one job, or many", (JobRequest, JobRequests), ("202", JobView, _JSON)),
     Operation("get", "/v1/jobs", "Your jobs, newest first", (), ("200", JobList, _JSON)),
     Operation("get", "/v1/jobs/{id}", "One job, with its answer once it has ended", (), ("200", JobView, _JSON)),
     Operation("post", "/v1/jobs/{id}/cancel", "End a job", (), ("200", JobView, _JSON)),
     Operation("delete", "/v1/jobs/{id}", "End a job", (), ("200", JobView, _JSON)),
+    Operation(
+        "post",
+        "/v1/webhook_endpoints",
+        "Be told of events; the secret is shown this once",
+        (WebhookRequest,),
+        ("200", WebhookEndpoint, _JSON),
+    ),
+    Operation("get", "/v1/webhook_endpoints", "Your endpoints", (), ("200", WebhookEndpoints, _JSON)),
+    Operation("get", "/v1/webhook_endpoints/{id}", "One endpoint", (), ("200", WebhookEndpoint, _JSON)),
+    Operation("delete", "/v1/webhook_endpoints/{id}", "End an endpoint", (), ("200", WebhookDeleted, _JSON)),
+    Operation(
+        "post",
+        "/v1/webhook_endpoints/{id}/rotate",
+        "A new secret, shown this once; the old one signs beside it for a day",
+        (),
+        ("200", WebhookEndpoint, _JSON),
+    ),
+    Operation("post", "/v1/webhook_endpoints/{id}/test", "Send a test event now", (), ("200", WebhookTest, _JSON)),
+    Operation("get", "/v1/overview", _OVERVIEW, (), ("200", Overview, _JSON)),
     Operation("get", "/livez", "The process lives", (), ("200", str, _TEXT), is_public=True),
     Operation("get", "/readyz", "Requests have somebody to go to", (), ("200", str, _TEXT), is_public=True),
     Operation("get", "/metrics", "Prometheus", (), ("200", str, _TEXT), is_public=True),
@@ -90,6 +125,7 @@ def document(operations: Iterable[Operation] = OPERATIONS, *, has_keys: bool = T
     paths: dict[str, dict[str, Any]] = {}
     for one in operations:
         paths.setdefault(one.path, {})[one.method] = _operation(one)
+    _link(operations, paths)
     whole: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": "penstock", "version": "1", "description": "OpenAI's API over a durable queue."},
@@ -124,8 +160,9 @@ def _operation(one: Operation) -> dict[str, Any]:
     status, kind, content = one.answer
     shape: dict[str, Any] = {"schema": _schema(kind)} if kind is not None else {}
     answers: dict[str, Any] = {status: {"description": one.summary, "content": {content: shape}}}
-    if one.has_headers:
-        answers[status]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    if one.has_headers or one.is_streamed:
+        # Its events have no schema here: what OpenAPI 3.1 says of a stream is said of the whole of it.
+        answers[status]["content"]["text/event-stream"] = {}
     if one.path == "/v1/jobs" and one.method == "post":
         answers["200"] = {"description": "Many jobs", "content": {_JSON: {"schema": _schema(JobList)}}}
     if one.path == "/readyz":
@@ -133,7 +170,12 @@ def _operation(one: Operation) -> dict[str, Any]:
     error = {_JSON: {"schema": _schema(ErrorBody)}}
     for code, text in _ERRORS.items():
         answers.setdefault(code, {"description": text, "content": error})
-    operation: dict[str, Any] = {"summary": one.summary, "responses": answers, "parameters": _parameters(one)}
+    operation: dict[str, Any] = {
+        "operationId": _name_of(one.method, one.path),
+        "summary": one.summary,
+        "responses": answers,
+        "parameters": _parameters(one),
+    }
     if one.request:
         schemas = [_schema(kind) for kind in one.request]
         body = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
@@ -143,6 +185,23 @@ def _operation(one: Operation) -> dict[str, Any]:
     return operation
 
 
+def _name_of(method: str, path: str) -> str:
+    """`post_batches_id_cancel`: what generated clients call it."""
+    return "_".join([method, *re.findall(r"[a-z_]+", path.removeprefix("/v1"))])
+
+
+def _link(operations: Iterable[Operation], paths: dict[str, dict[str, Any]]) -> None:
+    """Says where the `id` of what was made can be used."""
+    for one in operations:
+        makers = paths.get(one.path.partition("/{id}")[0], {})
+        if "/{id}" not in one.path or "post" not in makers:
+            continue
+        name = _name_of(one.method, one.path)
+        for status in makers["post"]["responses"].keys() & {"200", "201", "202"}:
+            links = makers["post"]["responses"][status].setdefault("links", {})
+            links[name] = {"operationId": name, "parameters": {"id": "$response.body#/id"}}
+
+
 def _parameters(one: Operation) -> list[dict[str, Any]]:
     text = {"schema": {"type": "string"}}
     found: list[dict[str, Any]] = []
@@ -150,10 +209,21 @@ def _parameters(one: Operation) -> list[dict[str, Any]]:
         found.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}})
     if one.has_headers:
         found += [{"name": name, "in": "header", "description": why, **text} for name, why in _HEADERS.items()]
+    if (one.path, one.method) == ("/v1/responses/{id}", "get"):
+        found.append({"name": "stream", "in": "query", "schema": {"type": "boolean"}})
+        number = {"type": "integer", "minimum": -1, "maximum": 2**53}
+        found.append({"name": "starting_after", "in": "query", "schema": number})
+    if one.path == "/v1/responses/{id}/input_items":
+        found.append({"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 100}})
+        found.append({"name": "order", "in": "query", "schema": {"enum": ["asc", "desc"]}})
+        found.append({"name": "after", "in": "query", **text})
     if one.path == "/v1/jobs" and one.method == "get":
         limit = {"type": "integer", "minimum": 1, "maximum": 100}
         found.append({"name": "limit", "in": "query", "schema": limit})
         found += [{"name": name, "in": "query", **text} for name in ("after", "status", "pool")]
+        why = "service: what runs, what waits by its place in line, what has ended; `limit` of each."
+        orders = {"type": "string", "enum": ["newest", "service"]}
+        found.append({"name": "order", "in": "query", "description": why, "schema": orders})
     return found
 
 

@@ -1,4 +1,6 @@
-"""An embedded broker, consumers and a dispatcher beside it, started in order, watched over, and stopped in reverse."""
+"""An embedded broker and consumers, dispatcher and gateway beside it: started in order, watched over, stopped in
+reverse.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import msgspec
 
 from infra.children import FIRST_RESTART_S, WELL_AFTER_S, LogLine, death_of, last_words
 from infra.embedded import EmbeddedServer
-from producer.local.children import CONSUMER, DISPATCHER, Child, Program
+from producer.local.children import CONSUMER, DISPATCHER, GATEWAY, Child, Program
 from schemas.config import Config
 from schemas.errors import EngineFailed
 
@@ -31,6 +33,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     # Orders what waits. A run of one file needs none: all its jobs are alike.
     has_dispatcher: bool = False
     dispatcher_arguments: list[str] = []
+    # Answers HTTP, the page included, on a socket that listens already; -1: there is none.
+    gateway_fd: int = -1
+    gateway_arguments: list[str] = []
     environment: Mapping[str, str] = {}
     broker_dir: Path | None = None
     url: str = ""
@@ -89,8 +94,13 @@ class Fleet:
         """0 when there is none."""
         return next((child.pid for child in self._children if child.program is DISPATCHER), 0)
 
+    @property
+    def gateway_pid(self) -> int:
+        """0 when there is none."""
+        return next((child.pid for child in self._children if child.program is GATEWAY), 0)
+
     async def wait_ready(self) -> None:
-        """Until every consumer pulls, and the dispatcher has seen what waits.
+        """Until every consumer pulls, the dispatcher has seen what waits, and the gateway listens.
 
         Raises:
             EngineFailed: one gave up for good; with its own last words.
@@ -166,15 +176,17 @@ class Fleet:
             self._start(f"consumer-{number}", [*self._spec.consumer_arguments, *own], CONSUMER)
         if self._spec.has_dispatcher:
             self._start("dispatcher", self._spec.dispatcher_arguments, DISPATCHER)
+        if self._spec.gateway_fd >= 0:
+            self._start("gateway", self._spec.gateway_arguments, GATEWAY, (self._spec.gateway_fd,))
 
-    def _start(self, name: str, arguments: list[str], program: Program) -> None:
+    def _start(self, name: str, arguments: list[str], program: Program, pass_fds: tuple[int, ...] = ()) -> None:
         environment = {
             **self._spec.environment,
             "PENSTOCK__BROKER__URL": self.url,
             "PENSTOCK__LOG__FORMAT": "json",
             "PYTHONUNBUFFERED": "1",
         }
-        child = Child(name, arguments, environment, self._watcher.on_line, program)
+        child = Child(name, arguments, environment, self._watcher.on_line, program, pass_fds)
         self._children.append(child)
         self._lives.append(asyncio.create_task(self._keep(child), name=name))
 
