@@ -202,7 +202,8 @@ class KubeStandIn:
                     version = latest
         except Refusal as refusal:
             await response.write(json.dumps({"type": "ERROR", "object": _status(refusal)}).encode() + b"\n")
-        except TimeoutError:
+        except (TimeoutError, ConnectionError):
+            # Nobody listens any more, or they shall ask again.
             pass
         return response
 
