@@ -9,6 +9,7 @@ from typing import cast
 
 from consumer.engine.port import Engine
 from schemas.config import EngineSection
+from schemas.errors import ConfigError
 
 _MODULES = {"vllm": "consumer.engine.vllm", "simulated": "consumer.engine.simulated"}
 
@@ -17,6 +18,17 @@ def make_engine(section: EngineSection, data_dir: Path) -> Engine:
     """The engine of `section.kind`, not started."""
     factory = cast("Callable[[EngineSection, Path], Engine]", import_module(_MODULES[section.kind]).make)
     return factory(section, data_dir)
+
+
+def preload(kind: str) -> None:
+    """Imports what an engine of this kind will need, and starts nothing.
+
+    Raises:
+        ConfigError: there is no such kind.
+    """
+    if kind not in _MODULES:
+        raise ConfigError(f"engine.kind {kind!r}: there is {', '.join(_MODULES)}", param="engine.kind")
+    import_module(_MODULES[kind]).preload()
 
 
 def environment_defaults(section: EngineSection) -> dict[str, str]:

@@ -17,6 +17,7 @@ import multiprocessing
 import time
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +38,33 @@ _DEATH_CHECK_S = 0.5
 _LOAD_CHECK_S = 0.2
 # Of one prompt in one step, while anything else runs: a few times what a step costs without any.
 _PROMPT_STEP_TOKENS = 1024
+# Where a load and its first request lead; the last three are of vLLM's engine process.
+_PRELOADED = (
+    "vllm.entrypoints.launchers.cli_args",
+    "vllm.engine.arg_utils",
+    "vllm.v1.engine.async_llm",
+    "vllm.entrypoints.launchers.api_server.app_state",
+    "consumer.engine.vllm_arguments",
+    "consumer.engine.vllm_call",
+    "consumer.engine.vllm_errors",
+    "consumer.engine.vllm_tap",
+    "vllm.v1.engine.core",
+    "vllm.v1.worker.gpu_model_runner",
+    "vllm.model_executor.model_loader",
+)
 
 
 def make(section: EngineSection, data_dir: Path) -> Engine:
     return VllmEngine(section, data_dir)
+
+
+def preload() -> None:
+    """All that a consumer and its engine process import, so that both can be forked with it; starts no thread.
+
+    vLLM and its libraries read some variables now, from this process's environment.
+    """
+    for name in _PRELOADED:
+        import_module(name)
 
 
 def _split_long_prompts(config: Any, section: EngineSection) -> None:

@@ -33,6 +33,7 @@ PROGRAMS = {
     "gateway": ("producer.gateway",),
     "simulate": ("scaler.simulate",),
     "plan": ("scaler.simulate", "plan"),
+    "schedule": ("scaler.schedule",),
 }
 
 Command = Callable[[Invocation], int]

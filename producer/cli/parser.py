@@ -43,8 +43,10 @@ def parser(version: str) -> argparse.ArgumentParser:
     _passed_on(commands, "scaler", "start and stop consumers as they are needed: `python -m scaler scaler`")
     _passed_on(commands, "gateway", "answer OpenAI clients over HTTP: `python -m producer.gateway`")
     _passed_on(commands, "keys", "create, list and revoke the keys of gateways")
+    _passed_on(commands, "webhooks", "tell servers how batches and responses ended: create, list, rotate, revoke")
     _passed_on(commands, "simulate", "replay a trace through scaling policies: `python -m scaler.simulate`")
     _passed_on(commands, "plan", "how many consumers a load needs, and what they cost")
+    _passed_on(commands, "schedule", "what a pool's windows will do: `penstock schedule test`")
     _passed_on(commands, "bench", "measure: `penstock bench` lists what")
     return root
 
