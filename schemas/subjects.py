@@ -23,6 +23,10 @@ DECISIONS_STREAM = "PENSTOCK_DECISIONS"
 CONSUMERS_BUCKET = "PENSTOCK_CONSUMERS"
 KEYS_BUCKET = "PENSTOCK_KEYS"
 USAGE_BUCKET = "PENSTOCK_USAGE"
+FILES_BUCKET = "PENSTOCK_FILES"
+BATCHES_BUCKET = "PENSTOCK_BATCHES"
+# Which batch an identical create made a moment ago.
+CREATES_BUCKET = "PENSTOCK_CREATES"
 
 RESULTS_ALL = f"{ROOT}.results.>"
 DONE_ALL = f"{ROOT}.done.>"
@@ -267,6 +271,28 @@ def bucket_key(bucket: str, key: str) -> str:
 
 def bucket_all(bucket: str) -> str:
     return f"$KV.{bucket}.>"
+
+
+def tenant_key(bucket: str, tenant: str, key: str) -> str:
+    """Where the values of one tenant's key are published."""
+    return f"$KV.{bucket}.{checked_name(tenant, 'tenant')}.{checked_job_id(key, 'key')}"
+
+
+def keys_of_tenant(bucket: str, tenant: str) -> str:
+    return f"$KV.{bucket}.{checked_name(tenant, 'tenant')}.*"
+
+
+def all_results_of_tenant(tenant: str) -> str:
+    """In whatever pool."""
+    return f"{ROOT}.results.*.{checked_name(tenant, 'tenant')}.*"
+
+
+def gateway_alive(gateway: str) -> str:
+    """Where a gateway says, every second, that it goes on with the batches it has."""
+    return f"{ROOT}.gateways.{checked_name(gateway, 'gateway')}"
+
+
+GATEWAYS_ALL = f"{ROOT}.gateways.*"
 
 
 def moved(pool: str) -> str:

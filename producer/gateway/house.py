@@ -5,16 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Coroutine
 from typing import Any, Self
 
 import msgspec
 
 from infra import broker as bus
-from infra import telemetry
+from infra import telemetry, topology
 from infra.broker import Broker
+from infra.file_store import FileStore
 from producer.client import Client
 from producer.gateway import buckets
+from producer.gateway.batches.desk import Desk
+from producer.gateway.batches.keeper import Keeper
+from producer.gateway.batches.records import BatchRecords, FileRecords
+from producer.gateway.batches.room import Room
+from producer.gateway.batches.sweep import Sweeper
 from producer.gateway.breaker import Breaker, Sight
 from producer.gateway.directory import Directory, Route
 from producer.gateway.intake import Wanted
@@ -34,12 +41,16 @@ log = logging.getLogger(__name__)
 
 # When everything is closed: time for the last cancels to reach their consumers.
 _LAST_WORDS_S = 5.0
+# Around the body in a line of a batch.
+_LINE_ROOM = 64 * 1024
 
 
 class House:
     """`async with House(…) as house`. Two connections: tokens must not wait behind questions."""
 
-    def __init__(self, config: Config, url: str, *, name: str, unix_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, config: Config, url: str, *, name: str, unix_ms: Callable[[], int], file_store: FileStore
+    ) -> None:
         self.config = config
         self.cfg = config.gateway
         self.name = name
@@ -53,6 +64,9 @@ class House:
         self.broker: Broker
         self.keys: KeyRing
         self.usage: Usage
+        self.desk: Desk
+        self.keeper: Keeper
+        self._file_store = file_store
         self._url = url
         self._pools: PoolWatch
         self._breakers: dict[str, Breaker] = {}
@@ -158,17 +172,38 @@ class House:
         )
         self._life.push_async_callback(self.broker.close)
         await buckets.provision(self.broker, self.config.broker)
+        await topology.provision_events(self.broker, self.config.broker)
         self.keys = KeyRing(self.broker, self.unix_ms)
         self.usage = Usage(self.broker, self.limits, self.name)
         self._pools = PoolWatch(self.broker, self.directory)
         await self._life.enter_async_context(self.client)
-        for part in (self.keys, self.usage, self._pools):
+        self.desk = self._desk()
+        self.keeper = Keeper(self.desk)
+        for part in (self.keys, self.usage, self._pools, self.keeper):
             await part.open()
         self._life.push_async_callback(self._stop_sides)
         runs = {"keys": self.keys.run(), "usage": self.usage.run(), "pools": self._pools.run()}
+        runs |= {"batches": self.keeper.run(), "sweep": Sweeper(self.desk, self.keeper).run()}
         runs["streams"] = self.streams.run()
         self._sides = [asyncio.create_task(work, name=name) for name, work in runs.items()]
         self.why_closed = ""
+
+    def _desk(self) -> Desk:
+        # Of this life of the process: whoever had the name before has lost its batches.
+        runner = f"{self.name[:40]}-{os.urandom(6).hex()}"
+        return Desk(
+            cfg=self.cfg,
+            runner=runner,
+            broker=self.broker,
+            session=self.client.session,
+            store=self._file_store,
+            files=FileRecords(self.broker),
+            batches=BatchRecords(self.broker, runner),
+            directory=self.directory,
+            room=Room(self.usage, self.directory).wait,
+            unix_ms=self.unix_ms,
+            line_bytes_max=self.config.client.body_bytes_max + _LINE_ROOM,
+        )
 
     async def side_ended(self) -> None:
         """Returns never, unless a task that should run for ever failed; then raises as it did."""
@@ -184,6 +219,7 @@ class House:
     def _reconnected(self) -> None:
         self.keys.reread()
         self._pools.reread()
+        self.keeper.reconnected()
 
 
 class Admission(msgspec.Struct):

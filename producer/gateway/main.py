@@ -14,6 +14,7 @@ import sys
 import uvloop
 
 from infra import embedded, logs, settings
+from infra.file_store import FileStore, open_store
 from infra.life import die_with_parent, on_signals, unix_ms
 from producer.gateway.house import House
 from producer.gateway.server import listen, serve
@@ -44,18 +45,19 @@ def main() -> int:
         cfg = settings.load_config(arguments.config, extra, environment)
         logs.configure(cfg.log, sys.stderr)
         url = embedded.discover(cfg.broker, settings.data_dir(cfg, environment))
-        uvloop.run(_serve(cfg, url))
+        files = open_store(cfg.gateway.files_url or str(settings.data_dir(cfg, environment) / "files"))
+        uvloop.run(_serve(cfg, url, files))
     except PenstockError as error:
         print(f"penstock gateway: {error.message}", file=sys.stderr)  # noqa: T201 - for a person who just started it
         return EXIT_OPERATOR
     return EXIT_OK
 
 
-async def _serve(cfg: Config, url: str) -> None:
+async def _serve(cfg: Config, url: str, files: FileStore) -> None:
     stop = on_signals(asyncio.get_running_loop())
     # The address first: somebody else's port must not cost a connection.
     with listen(cfg.gateway) as sock:
-        async with House(cfg, url, name=_name(), unix_ms=unix_ms) as house:
+        async with House(cfg, url, name=_name(), unix_ms=unix_ms, file_store=files) as house:
             host, port = sock.getsockname()[:2]
             # What is alive now stays alive; and hundreds of requests in flight are no garbage to look for every moment.
             gc.collect()
