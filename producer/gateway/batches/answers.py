@@ -29,8 +29,8 @@ def answer_of(result: Result) -> Answer:
     output = output_of(result)
     if result.is_completed:
         return Answer("output", encode_output(output))
-    if output.response is None and result.status in _UNEXECUTED:
-        output = replace(output, error=_unexecuted(result.status))
+    if result.status in _UNEXECUTED:
+        output = replace(output, response=None, error=_unexecuted(result.status))
     elif output.response is not None:
         # OpenAI says it once, in the response.
         output = replace(output, error=None)
