@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from openai.types import Batch
@@ -218,13 +219,12 @@ def test_an_upload_that_cannot_be_is_refused_and_leaves_nothing(shared: tuple[st
                     purpose="batch",
                     expires_after={"anchor": "created_at", "seconds": seconds},  # type: ignore[typeddict-item]
                 )
-        for body, kind in (
-            (b"", "multipart/form-data"),
-            (b"--x\r\n", "multipart/form-data; boundary=x"),
-            (b"{}", "a/b"),
-        ):
-            with pytest.raises(openai.BadRequestError):
-                await client.post("/files", cast_to=object, content=body, options={"headers": {"content-type": kind}})
+        form = "multipart/form-data"
+        async with httpx.AsyncClient() as plain:
+            for body, kind in ((b"", form), (b"--x\r\n", f"{form}; boundary=x"), (b"{}", "a/b")):
+                answer = await plain.post(f"{client.base_url}files", content=body, headers={"content-type": kind})
+                assert answer.status_code == 400
+                assert answer.json()["error"]["param"] in ("content-type", "body")
         async with asyncio.timeout(10):
             while any(path.is_file() for path in (tmp_path / "files").rglob("*")):
                 await asyncio.sleep(0.05)
