@@ -43,6 +43,7 @@ def parser(version: str) -> argparse.ArgumentParser:
     _passed_on(commands, "simulate", "replay a trace through scaling policies: `python -m scaler.simulate`")
     _passed_on(commands, "plan", "how many consumers a load needs, and what they cost")
     _passed_on(commands, "bench", "measure: `penstock bench` lists what")
+    _passed_on(commands, "chaos", "kill while it works, then count: `penstock chaos` lists what")
     return root
 
 
