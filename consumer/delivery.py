@@ -9,8 +9,6 @@ from infra.broker import Broker
 from schemas import subjects
 from schemas.errors import BusUnavailable
 
-_ACK_TIMEOUT_S = 5.0
-
 
 class Delivery:
     """A message of a READY stream. Every answer is safe to give twice; the broker takes the first."""
@@ -42,12 +40,12 @@ class Delivery:
         return self._msg.reply
 
     async def ack(self) -> None:
-        """
+        """Not waited for: an ack that is lost costs a redelivery, which finds the stored result.
+
         Raises:
-            BusUnavailable: no confirmation in time. The job may come again; its stored result is found then.
+            BusUnavailable: the connection is gone and its buffer is full.
         """
-        # By hand, as the other answers: nats-py refuses a second one, and a lost connection may well ask for it.
-        await self._broker.ask(self._msg.reply, b"+ACK", timeout_s=_ACK_TIMEOUT_S)
+        await self._publish(b"+ACK")
 
     async def give_back(self, delay_s: float = 0.0) -> None:
         """For any consumer to take, at once or after `delay_s`."""

@@ -1,4 +1,8 @@
-"""Stores each job's one result, create-only, and looks up what is stored already."""
+"""Stores each job's one result, create-only, and looks up what is stored already.
+
+Results that are done at the same moment share one atomic batch, one fsync: where jobs are small, a sync for each would
+be what limits a consumer.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import logging
 
 import msgspec
 
-from infra.broker import AlreadyStored, Broker
+from infra.broker import AlreadyStored, Broker, Outgoing
+from infra.outbox import Outbox
 from schemas import subjects
 from schemas.errors import BodyTooLarge
 from schemas.result import Result, Status, decode_result, detail_of, encode_result, error_body
@@ -19,6 +24,7 @@ class ResultStore:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
+        self._outbox = Outbox(broker)
 
     async def put(self, result: Result) -> Result:
         """Stores `result` unless the job has one; returns the one that stands.
@@ -27,9 +33,13 @@ class ResultStore:
             BusUnavailable: the broker did not confirm; the job must not be acked.
         """
         subject = subjects.result(result.pool, result.tenant, result.id)
-        headers = {subjects.HEADER_JOB: result.id, subjects.HEADER_STATUS: result.status.value}
+        headers = {
+            subjects.HEADER_JOB: result.id,
+            subjects.HEADER_STATUS: result.status.value,
+            "Nats-Expected-Last-Subject-Sequence": "0",
+        }
         try:
-            await self._broker.store(subject, encode_result(result), headers=headers, expect_new=True)
+            await self._outbox.put(Outgoing(subject=subject, payload=encode_result(result), headers=headers))
         except AlreadyStored:
             return await self.get(result.pool, result.tenant, result.id) or result
         except BodyTooLarge as error:
@@ -38,6 +48,10 @@ class ResultStore:
             log.warning("result.too_large", extra={"job_id": result.id})
             return await self.put(_too_large(result, error))
         return result
+
+    async def close(self) -> None:
+        """What is on its way may or may not be stored."""
+        await self._outbox.close()
 
     async def get(self, pool: str, tenant: str, job_id: str) -> Result | None:
         """

@@ -186,6 +186,7 @@ class ConsumerService:
             if engine_death.done():
                 raise EngineDied(engine_death.result())
         finally:
+            await self._results.close()
             await self._presence.leave()
             for task in (puller, engine_death, asked, *side):
                 task.cancel()

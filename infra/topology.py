@@ -160,7 +160,10 @@ def _attempts(cfg: BrokerSection) -> dict[str, Any]:
 
 
 def _events(cfg: BrokerSection) -> dict[str, Any]:
-    return _stream(cfg, subjects.EVENTS_STREAM, subjects.EVENTS_ALL, max_age=_ns(cfg.results_kept_s))
+    # The broker's own limit is a thousand, and every webhook endpoint is a durable here.
+    return _stream(
+        cfg, subjects.EVENTS_STREAM, subjects.EVENTS_ALL, max_age=_ns(cfg.results_kept_s), max_consumers=2048
+    )
 
 
 def _learned(cfg: BrokerSection) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from itertools import islice
 import msgspec
 
 from infra.broker import NoSuchStream
-from producer.outbox import BATCH_BYTES_MAX, BATCH_MAX, BATCHES_IN_FLIGHT
+from infra.outbox import BATCH_BYTES_MAX, BATCH_MAX, BATCHES_IN_FLIGHT
 from producer.request import Prepared, Request
 from producer.submitting import Submitting, apart
 from schemas.dispatch import Promise

@@ -10,11 +10,11 @@ from typing import Self
 from infra import broker as bus
 from infra import topology
 from infra.broker import Ack, Broker, NoSuchStream
+from infra.outbox import Outbox
 from producer import cancelling, etas, pouring
 from producer.feed import Address, Feed, Listener
 from producer.handle import Handle
 from producer.inbox import Inbox
-from producer.outbox import Outbox
 from producer.pouring import Receipt, batched
 from producer.request import Prepared, Request, prepared
 from producer.routing import Route

@@ -12,9 +12,9 @@ import msgspec
 from nats.aio.msg import Msg
 
 from infra.broker import Ack, Broker, NoSuchStream, Outgoing
+from infra.outbox import WORTH_A_BATCH, Outbox
 from producer import asking, stored
 from producer.feed import Address
-from producer.outbox import WORTH_A_BATCH, Outbox
 from producer.request import Prepared
 from producer.routing import (
     Backlogs,

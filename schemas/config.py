@@ -17,6 +17,7 @@ import msgspec
 
 from schemas.errors import ConfigError
 from schemas.section import Name, Port, Positive, Seconds, Section
+from schemas.webhooks_config import WebhooksSection
 
 ENV_PREFIX = "PENSTOCK__"
 
@@ -179,6 +180,7 @@ class GatewaySection(Section, frozen=True, kw_only=True):
     limits: LimitsSection = LimitsSection()
     # By tenant, instead of `limits`.
     tenants: dict[str, LimitsSection] = {}
+    webhooks: WebhooksSection = WebhooksSection()
     # A pool is closed for a while when this share of its latest answers (at least so many) were faults of its own.
     breaker_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
     breaker_answers: Positive = 10
@@ -319,6 +321,7 @@ def _explained(message: str) -> str:
         WindowSection,
         GatewaySection,
         LimitsSection,
+        WebhooksSection,
         EngineSection,
         LogSection,
     )

@@ -10,7 +10,12 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-_ARRAY_OF_OBJECTS = {"type": "array", "items": {"type": "object"}, "minItems": 1}
+_MESSAGE = {
+    "type": "object",
+    "properties": {"role": {"enum": ["developer", "system", "user", "assistant", "tool", "function"]}},
+    "required": ["role"],
+}
+_ARRAY_OF_OBJECTS = {"type": "array", "items": _MESSAGE, "minItems": 1}
 _TEXT_OR_TOKENS = {
     "anyOf": [
         {"type": "string"},

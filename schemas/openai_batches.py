@@ -22,6 +22,14 @@ class ExpiresAfter(msgspec.Struct, frozen=True, kw_only=True):
     anchor: Literal["created_at"] = "created_at"
 
 
+class FileUpload(msgspec.Struct, frozen=True, kw_only=True):
+    """The form of POST /v1/files."""
+
+    file: Annotated[str, msgspec.Meta(extra_json_schema={"format": "binary"})]
+    purpose: Literal["batch", "assistants", "fine-tune", "vision", "user_data", "evals"]
+    expires_after: ExpiresAfter | msgspec.UnsetType = msgspec.UNSET
+
+
 class File(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     bytes: int

@@ -27,6 +27,7 @@ FILES_BUCKET = "PENSTOCK_FILES"
 BATCHES_BUCKET = "PENSTOCK_BATCHES"
 # Which batch an identical create made a moment ago.
 CREATES_BUCKET = "PENSTOCK_CREATES"
+WEBHOOKS_BUCKET = "PENSTOCK_WEBHOOKS"
 
 RESULTS_ALL = f"{ROOT}.results.>"
 DONE_ALL = f"{ROOT}.done.>"
@@ -254,6 +255,11 @@ def events_of_tenant(tenant: str) -> str:
     return f"{ROOT}.events.{checked_name(tenant, 'tenant')}.>"
 
 
+def webhook_durable(endpoint: str) -> str:
+    """What an endpoint has not been told yet, in the events' stream."""
+    return f"webhook-{checked_name(endpoint, 'endpoint')}"
+
+
 def decisions(pool: str) -> str:
     """What the pool's leading scaler decided, one `schemas.decision.Decision` a message."""
     return f"{ROOT}.decisions.{checked_name(pool, 'pool')}"
@@ -269,17 +275,18 @@ def bucket_key(bucket: str, key: str) -> str:
     return f"$KV.{bucket}.{checked_job_id(key, 'key')}"
 
 
-def bucket_all(bucket: str) -> str:
-    return f"$KV.{bucket}.>"
-
-
 def tenant_key(bucket: str, tenant: str, key: str) -> str:
-    """Where the values of one tenant's key are published."""
+    """Where a key's values are published that is one tenant's."""
     return f"$KV.{bucket}.{checked_name(tenant, 'tenant')}.{checked_job_id(key, 'key')}"
 
 
 def keys_of_tenant(bucket: str, tenant: str) -> str:
+    """All of one tenant's."""
     return f"$KV.{bucket}.{checked_name(tenant, 'tenant')}.*"
+
+
+def bucket_all(bucket: str) -> str:
+    return f"$KV.{bucket}.>"
 
 
 def all_results_of_tenant(tenant: str) -> str:

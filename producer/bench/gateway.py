@@ -1,43 +1,44 @@
-"""`penstock bench gateway`: what the front door costs, on the simulated engine.
+"""`penstock bench gateway`: what the front door costs.
 
-`sse_cpu_us_per_event`: CPU of the gateway's process for each server-sent event, one token each. `requests_per_s`: small
-requests without a stream through gateway, safe broker and consumer, all on this machine, the load included.
-`added_ttft_p50_ms`: time to the first token over HTTP, less that of the Python client on the same load, interleaved.
+On the simulated engine: `sse_cpu_us_per_event`, CPU of the gateway's process for each server-sent event, one token
+each. `requests_per_s`: small requests without a stream through gateway, safe broker and consumer, all on this machine,
+the load included. `http_ttft_p50_ms`: time to the first token over HTTP, less that of the Python client on the same
+load, interleaved. `streams_growth_mib`: what the gateway's memory gained from one crowd of 2,000 streams to the next.
+
+On vLLM, beside `vllm serve` (see `beside_serve`; not in `--quick`): `vs_serve`, tokens a second over its, and
+`added_ttft_p50_ms`, time to the first token less its.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
 import os
 import statistics
-import sys
 import tempfile
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 import uvloop
 
 from infra import settings
 from infra.closed_loop import Reader, closed_loop
+from producer.bench import beside_serve
+from producer.bench.beside_serve import ENGINE_WORDS, Pair
+from producer.bench.gateway_child import GatewayChild
 from producer.bench.http_load import load
 from producer.bench.load import even_load
-from producer.bench.processes import cpu_seconds, gone
+from producer.bench.processes import cpu_seconds
 from producer.bench.report import Report, bar, show, this_machine
 from producer.client import Client
 from producer.local.fleet import Fleet, Spec
 from producer.request import Request
 from schemas.config import Config
-from schemas.errors import EngineFailed
 from schemas.frames import Delta
 from schemas.job import Endpoint
 from schemas.subjects import Lane
 
-_START_S = 60.0
 # A GPU that is not crowded, one token a delta: an event costs what it costs, and nothing is joined to save any.
 _SIMULATED = {
     "step_s": 0.01,
@@ -54,6 +55,8 @@ _STREAMS = 48
 _STREAM_TOKENS = 100
 _SMALL_AT_ONCE = 256
 _TTFT_AT_ONCE = 8
+_MANY_STREAMS = 2000
+_MANY_TOKENS = 32
 
 
 class Round(msgspec.Struct, kw_only=True):
@@ -66,69 +69,11 @@ class Round(msgspec.Struct, kw_only=True):
     rss_mib: float = 0.0
 
 
-class GatewayChild:
-    """`python -m producer.gateway` on a free port."""
-
-    def __init__(self, environment: Mapping[str, str], arguments: list[str]) -> None:
-        self._environment = {**environment, "PENSTOCK__LOG__FORMAT": "json", "PYTHONUNBUFFERED": "1"}
-        self._arguments = arguments
-        self._process: asyncio.subprocess.Process
-        self._reading: asyncio.Task[None]
-        self.port = 0
-
-    async def __aenter__(self) -> Self:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-P", "-m", "producer.gateway", "--with-parent", *self._arguments, "--gateway.port", "0"),
-            env=self._environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        try:
-            async with asyncio.timeout(_START_S):
-                await self._until_ready()
-        except BaseException:
-            await gone(self._process)
-            raise
-        self._reading = asyncio.create_task(self._read())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await gone(self._process)
-        await self._reading
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def rss_mib(self) -> float:
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-    async def _until_ready(self) -> None:
-        assert self._process.stderr is not None
-        said = b""
-        async for line in self._process.stderr:
-            said = line
-            if b'"gateway.ready"' in line:
-                self.port = json.loads(line)["port"]
-                return
-        raise EngineFailed(f"the gateway did not start: {said.decode(errors='replace').strip()}")
-
-    async def _read(self) -> None:
-        """What it says must not fill its pipe."""
-        assert self._process.stderr is not None
-        async for _ in self._process.stderr:
-            pass
-
-
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="penstock bench gateway", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="within a minute: one round")
+    parser.add_argument("--serve-rounds", type=int, default=5, metavar="N", help="beside `vllm serve`; 0: not at all")
+    parser.add_argument("--quick", action="store_true", help="within a minute: one round, simulated engine only")
     parser.add_argument("--json", action="store_true")
     settings.add_config_options(parser)
     options, extra = parser.parse_known_args(arguments)
@@ -137,12 +82,20 @@ def main(arguments: list[str]) -> int:
     words = ["--engine.kind", "simulated", *words, *extra]
     cfg = settings.load_config(options.config, words, environment)
     rounds = 1 if options.quick else options.rounds
-    seen = uvloop.run(measure(cfg, words, environment, rounds=rounds))
-    show(_report(seen), as_json=options.json)
+    seen, many = uvloop.run(measure(cfg, words, environment, rounds=rounds, has_many=not options.quick))
+    pairs: list[Pair] = []
+    if not options.quick and options.serve_rounds:
+        words = [*ENGINE_WORDS, *extra]
+        real = settings.load_config(options.config, words, environment)
+        pairs = uvloop.run(beside_serve.measure(real, words, environment, rounds=options.serve_rounds, requests=192))
+    show(_report(seen, many, pairs), as_json=options.json)
     return 0
 
 
-async def measure(cfg: Config, words: list[str], environment: dict[str, str], *, rounds: int) -> list[Round]:
+async def measure(
+    cfg: Config, words: list[str], environment: dict[str, str], *, rounds: int, has_many: bool
+) -> tuple[list[Round], list[float]]:
+    """Rounds; and the gateway's MiB before, between and after crowds of streams."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-bench-")))
         environment = {**environment, "PENSTOCK__DATA_DIR": str(folder)}
@@ -153,7 +106,17 @@ async def measure(cfg: Config, words: list[str], environment: dict[str, str], *,
         gateway = await stack.enter_async_context(GatewayChild(place, words))
         client = await stack.enter_async_context(Client(fleet.url, config=cfg))
         await load(gateway.port, Endpoint.COMPLETIONS.value, _bodies(64, -1, tokens=4, stream=True), 16)
-        return [await one_round(gateway, client, number) for number in range(rounds)]
+        seen = [await one_round(gateway, client, number) for number in range(rounds)]
+        return seen, await _crowds(gateway) if has_many else []
+
+
+async def _crowds(gateway: GatewayChild) -> list[float]:
+    many = [gateway.rss_mib]
+    for number in range(3):
+        bodies = _bodies(_MANY_STREAMS, 5000 + number, tokens=_MANY_TOKENS, stream=True)
+        await load(gateway.port, Endpoint.COMPLETIONS.value, bodies, _MANY_STREAMS, spread_s=4.0)
+        many.append(gateway.rss_mib)
+    return many
 
 
 async def one_round(gateway: GatewayChild, client: Client, number: int) -> Round:
@@ -200,11 +163,18 @@ def _bodies(requests: int, seed: int, *, tokens: int, stream: bool, words: int =
     return [msgspec.json.encode({**body, "stream": stream}) for body in bodies]
 
 
-def _report(seen: list[Round]) -> Report:
+def _report(seen: list[Round], many: list[float], pairs: list[Pair]) -> Report:
     bars = {
         "sse_cpu_us_per_event": bar([one.sse_cpu_us_per_event for one in seen], "µs"),
         "requests_per_s": bar([one.requests_per_s for one in seen], "1/s"),
-        "added_ttft_p50_ms": bar([one.ttft_gateway_ms - one.ttft_client_ms for one in seen], "ms"),
+        "http_ttft_p50_ms": bar([one.ttft_gateway_ms - one.ttft_client_ms for one in seen], "ms"),
     }
     detail: dict[str, Any] = {"rounds": [msgspec.to_builtins(one) for one in seen], "streams": _STREAMS}
+    if many:
+        bars["streams_growth_mib"] = bar([many[-1] - many[1]], "MiB")
+        detail["rss_mib_after_crowds"] = {"streams": _MANY_STREAMS, "rss_mib": many}
+    if pairs:
+        bars["vs_serve"] = bar([pair.vs_serve for pair in pairs], "ratio")
+        bars["added_ttft_p50_ms"] = bar([pair.added_ttft_ms for pair in pairs], "ms")
+        detail["beside_serve"] = [msgspec.to_builtins(pair) for pair in pairs]
     return Report(bench="gateway", machine=this_machine(), bars=bars, detail=detail)

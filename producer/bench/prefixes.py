@@ -37,7 +37,16 @@ _PROMPTS = 50
 _SYSTEM_WORDS = 250
 _OUTPUT_TOKENS = 16
 _VLLM = {"block_size": 32, "num_gpu_blocks_override": 257, "max_num_seqs": 64, "max_model_len": 1024}
-_SIMULATED = {"block_size": 32, "blocks": 256, "sequences_max": 64, "context_tokens_max": 1024}
+# With what a step costs a CPU, or computing a prompt again would cost nothing.
+_SIMULATED = {
+    "block_size": 32,
+    "blocks": 256,
+    "sequences_max": 64,
+    "context_tokens_max": 1024,
+    "step_s": 0.01,
+    "per_sequence_s": 0.0005,
+    "per_prefill_token_s": 0.0001,
+}
 _WORDS = ("river", "water", "gate", "turbine", "stream", "queue", "power", "mill", "stone", "light", "road", "wheel")
 _ANSWER_WITHIN_S = 2.0
 

@@ -10,23 +10,21 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import socket
 import statistics
-import sys
 import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 import uvloop
 
 from infra import settings
 from producer.bench.load import Load, mixed_load
-from producer.bench.processes import START_S, LineProcess, gone, paused
+from producer.bench.processes import LineProcess, paused
 from producer.bench.report import Report, bar, show, this_machine
-from producer.bench.vllm_words import MODULE_SERVE, engine_words, quiet_environment
+from producer.bench.serve import Serve
 from producer.client import Client
 from producer.local.fleet import Fleet, Spec
 from producer.request import Request
@@ -78,7 +76,7 @@ async def measure(
         client = await stack.enter_async_context(Client(fleet.url, config=cfg))
         ways: dict[str, Callable[[Load], Awaitable[Round]]] = {
             "offline": lambda load: through_offline(offline, load),
-            "serve": serve.run,
+            "serve": lambda load: through_serve(serve, load),
             "penstock": lambda load: through_penstock(client, load),
         }
         for run in ways.values():
@@ -95,79 +93,24 @@ async def measure(
     return _report(seen, cfg, requests)
 
 
-class Serve:
-    """`vllm serve` with the same engine arguments, and a lean streaming client."""
+async def through_serve(serve: Serve, load: Load) -> Round:
+    """A lean streaming client."""
+    loop = asyncio.get_running_loop()
 
-    def __init__(self, model: str, cfg: Config, environment: dict[str, str]) -> None:
-        self._model = model
-        self._cfg = cfg
-        self._environment = environment
-        self._port = _free_port()
-        self._process: asyncio.subprocess.Process
-        self._session: Any = None
-
-    async def __aenter__(self) -> Self:
-        import aiohttp  # noqa: PLC0415 - vLLM brings it
-
-        words = engine_words(self._model, self._cfg)
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", MODULE_SERVE, *words, "--host", "127.0.0.1", "--port", str(self._port)),
-            *("--uvicorn-log-level", "error"),
-            env={**quiet_environment(), **self._environment},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        self._session = aiohttp.ClientSession(
-            f"http://127.0.0.1:{self._port}",
-            # The server, stopped between its rounds, wakes up to connections it has given up; so must we have.
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2),
-            timeout=aiohttp.ClientTimeout(total=None),
-        )
-        try:
-            async with asyncio.timeout(START_S):
-                while not await self._is_up():
-                    if self._process.returncode is not None:
-                        raise EngineFailed(f"`vllm serve` ended with {self._process.returncode}")
-                    await asyncio.sleep(0.2)
-        except BaseException:
-            await self.__aexit__()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._session.close()
-        await gone(self._process)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    async def run(self, load: Load) -> Round:
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
-        counts = await asyncio.gather(*(self._one(body) for body in load.bodies()))
-        return Round(loop.time() - begun, sum(count for count, _ in counts), [ttft for _, ttft in counts])
-
-    async def _one(self, body: dict[str, Any]) -> tuple[int, float]:
+    async def one(body: dict[str, Any]) -> tuple[int, float]:
         """Counts tokens the cheapest way there is: vLLM sends one SSE event a token."""
-        loop = asyncio.get_running_loop()
         begun, first, tokens = loop.time(), 0.0, 0
-        async with self._session.post("/v1/completions", json={**body, "model": self._model, "stream": True}) as answer:
+        asked = {**body, "model": serve.model, "stream": True}
+        async with serve.session.post("/v1/completions", json=asked) as answer:
             async for line in answer.content:
                 if line.startswith(b"data: {"):
                     first = first or loop.time()
                     tokens += 1
         return tokens, first - begun
 
-    async def _is_up(self) -> bool:
-        try:
-            async with self._session.get("/health") as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
+    begun = loop.time()
+    counts = await asyncio.gather(*(one(body) for body in load.bodies()))
+    return Round(loop.time() - begun, sum(count for count, _ in counts), [ttft for _, ttft in counts])
 
 
 async def through_offline(offline: LineProcess, load: Load) -> Round:
@@ -177,7 +120,7 @@ async def through_offline(offline: LineProcess, load: Load) -> Round:
 
 
 async def through_penstock(client: Client, load: Load) -> Round:
-    """Every job streamed by a reader of its own, as `_one` above."""
+    """Every job streamed by a reader of its own, as in `through_serve`."""
     loop = asyncio.get_running_loop()
 
     async def one(body: dict[str, Any]) -> tuple[int, float]:
@@ -215,10 +158,3 @@ def _report(seen: dict[str, list[Round]], cfg: Config, requests: int) -> Report:
         "seconds": {name: [round(one.seconds, 3) for one in rounds] for name, rounds in seen.items()},
     }
     return Report(bench="throughput", machine=this_machine(), bars=bars, detail=detail)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -61,6 +61,10 @@ def main(arguments: list[str] | None = None) -> int:
         from producer.gateway.keys_cli import main as keys  # noqa: PLC0415 - each command pays for its own imports
 
         return _guarded(lambda: keys(words[1:]), as_json="--json" in words)
+    if words and words[0] == "webhooks":
+        from producer.gateway.webhooks.command import main as webhooks  # noqa: PLC0415 - as above
+
+        return _guarded(lambda: webhooks(words[1:]), as_json="--json" in words)
     if words and words[0] == "bench":
         from producer.cli.bench import bench  # noqa: PLC0415 - as above
 

@@ -11,6 +11,7 @@ from producer.gateway.health import HealthRoutes
 from producer.gateway.house import House
 from producer.gateway.jobs import JobRoutes
 from producer.gateway.models import ModelRoutes
+from producer.gateway.webhooks.routes import WebhookRoutes
 from schemas.job import Endpoint
 
 
@@ -38,6 +39,13 @@ def app(house: House) -> FrontDoor:
     routes.add("GET", "/v1/batches", batches.list)
     routes.add("GET", "/v1/batches/{id}", batches.get)
     routes.add("POST", "/v1/batches/{id}/cancel", batches.cancel)
+    webhooks = WebhookRoutes(house)
+    routes.add("POST", "/v1/webhook_endpoints", webhooks.create)
+    routes.add("GET", "/v1/webhook_endpoints", webhooks.list)
+    routes.add("GET", "/v1/webhook_endpoints/{id}", webhooks.get)
+    routes.add("DELETE", "/v1/webhook_endpoints/{id}", webhooks.delete)
+    routes.add("POST", "/v1/webhook_endpoints/{id}/rotate", webhooks.rotate)
+    routes.add("POST", "/v1/webhook_endpoints/{id}/test", webhooks.test)
     docs = DocsRoutes(has_keys=house.cfg.api_keys)
     routes.add("GET", "/openapi.json", docs.document, is_public=True)
     routes.add("GET", "/docs", docs.page, is_public=True)

@@ -67,7 +67,8 @@ class Routes:
             raise NotFound(f"there is no {path[:200]!r} here; see /docs")
         found = methods.get("GET" if method == "HEAD" else method)
         if found is None:
-            raise MethodNotAllowed(f"{method} is not for {path[:200]!r}: {', '.join(sorted(methods))}")
+            allowed = ", ".join(sorted({*methods, "HEAD"} if "GET" in methods else methods))
+            raise MethodNotAllowed(f"{method} is not for {path[:200]!r}: {allowed}", allowed=allowed)
         return found, parameters
 
     def _find_with_id(self, path: str) -> tuple[dict[str, Found] | None, dict[str, str]]:

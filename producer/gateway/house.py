@@ -14,7 +14,7 @@ import msgspec
 from infra import broker as bus
 from infra import telemetry, topology
 from infra.broker import Broker
-from infra.file_store import FileStore
+from infra.file_store import open_store
 from producer.client import Client
 from producer.gateway import buckets
 from producer.gateway.batches.desk import Desk
@@ -31,6 +31,7 @@ from producer.gateway.pool_watch import PoolWatch
 from producer.gateway.refusals import PoolClosed
 from producer.gateway.streams import Streams
 from producer.gateway.usage import Usage
+from producer.gateway.webhooks.service import Webhooks
 from producer.handle import Handle
 from schemas.config import Config
 from schemas.errors import PenstockError, PromptTooLong
@@ -48,9 +49,7 @@ _LINE_ROOM = 64 * 1024
 class House:
     """`async with House(…) as house`. Two connections: tokens must not wait behind questions."""
 
-    def __init__(
-        self, config: Config, url: str, *, name: str, unix_ms: Callable[[], int], file_store: FileStore
-    ) -> None:
+    def __init__(self, config: Config, url: str, *, name: str, unix_ms: Callable[[], int]) -> None:
         self.config = config
         self.cfg = config.gateway
         self.name = name
@@ -66,7 +65,7 @@ class House:
         self.usage: Usage
         self.desk: Desk
         self.keeper: Keeper
-        self._file_store = file_store
+        self.webhooks: Webhooks
         self._url = url
         self._pools: PoolWatch
         self._breakers: dict[str, Breaker] = {}
@@ -175,16 +174,17 @@ class House:
         await topology.provision_events(self.broker, self.config.broker)
         self.keys = KeyRing(self.broker, self.unix_ms)
         self.usage = Usage(self.broker, self.limits, self.name)
+        self.webhooks = Webhooks(self.broker, self.config, self.unix_ms)
         self._pools = PoolWatch(self.broker, self.directory)
         await self._life.enter_async_context(self.client)
         self.desk = self._desk()
         self.keeper = Keeper(self.desk)
-        for part in (self.keys, self.usage, self._pools, self.keeper):
+        for part in (self.keys, self.usage, self.webhooks, self._pools, self.keeper):
             await part.open()
         self._life.push_async_callback(self._stop_sides)
         runs = {"keys": self.keys.run(), "usage": self.usage.run(), "pools": self._pools.run()}
+        runs |= {"streams": self.streams.run(), "webhooks": self.webhooks.run()}
         runs |= {"batches": self.keeper.run(), "sweep": Sweeper(self.desk, self.keeper).run()}
-        runs["streams"] = self.streams.run()
         self._sides = [asyncio.create_task(work, name=name) for name, work in runs.items()]
         self.why_closed = ""
 
@@ -196,7 +196,7 @@ class House:
             runner=runner,
             broker=self.broker,
             session=self.client.session,
-            store=self._file_store,
+            store=open_store(self.cfg.files_url),
             files=FileRecords(self.broker),
             batches=BatchRecords(self.broker, runner),
             directory=self.directory,
@@ -218,6 +218,7 @@ class House:
 
     def _reconnected(self) -> None:
         self.keys.reread()
+        self.webhooks.reconnected()
         self._pools.reread()
         self.keeper.reconnected()
 

@@ -10,11 +10,12 @@ import os
 import re
 import socket
 import sys
+from collections.abc import Mapping
 
 import uvloop
+from msgspec.structs import replace
 
 from infra import embedded, logs, settings
-from infra.file_store import FileStore, open_store
 from infra.life import die_with_parent, on_signals, unix_ms
 from producer.gateway.house import House
 from producer.gateway.server import listen, serve
@@ -45,19 +46,18 @@ def main() -> int:
         cfg = settings.load_config(arguments.config, extra, environment)
         logs.configure(cfg.log, sys.stderr)
         url = embedded.discover(cfg.broker, settings.data_dir(cfg, environment))
-        files = open_store(cfg.gateway.files_url or str(settings.data_dir(cfg, environment) / "files"))
-        uvloop.run(_serve(cfg, url, files))
+        uvloop.run(_serve(_with_files(cfg, environment), url))
     except PenstockError as error:
         print(f"penstock gateway: {error.message}", file=sys.stderr)  # noqa: T201 - for a person who just started it
         return EXIT_OPERATOR
     return EXIT_OK
 
 
-async def _serve(cfg: Config, url: str, files: FileStore) -> None:
+async def _serve(cfg: Config, url: str) -> None:
     stop = on_signals(asyncio.get_running_loop())
     # The address first: somebody else's port must not cost a connection.
     with listen(cfg.gateway) as sock:
-        async with House(cfg, url, name=_name(), unix_ms=unix_ms, file_store=files) as house:
+        async with House(cfg, url, name=_name(), unix_ms=unix_ms) as house:
             host, port = sock.getsockname()[:2]
             # What is alive now stays alive; and hundreds of requests in flight are no garbage to look for every moment.
             gc.collect()
@@ -66,6 +66,14 @@ async def _serve(cfg: Config, url: str, files: FileStore) -> None:
             log.info("gateway.ready", extra={"host": host, "port": port, "has_keys": cfg.gateway.api_keys})
             await serve(house, sock, stop)
     log.info("gateway.stopped")
+
+
+def _with_files(cfg: Config, environment: Mapping[str, str]) -> Config:
+    """With a place for files where none is set."""
+    if cfg.gateway.files_url:
+        return cfg
+    folder = settings.data_dir(cfg, environment) / "files"
+    return replace(cfg, gateway=replace(cfg.gateway, files_url=str(folder)))
 
 
 def _name() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from html import escape
 from typing import Any, NamedTuple
@@ -22,6 +23,8 @@ from schemas.openai import (
     Model,
     Models,
 )
+from schemas.openai_batches import Batch, BatchList, BatchRequest, File, FileDeleted, FileList, FileUpload
+from schemas.webhook import WebhookDeleted, WebhookEndpoint, WebhookEndpoints, WebhookRequest, WebhookTest
 
 _REF = "#/components/schemas/{name}"
 _ERRORS = {
@@ -30,8 +33,10 @@ _ERRORS = {
     "403": "A web page that may not call.",
     "404": "No such model, pool or job of yours.",
     "408": "The deadline passed.",
+    "409": "It is in use.",
     "413": "The body is too large.",
     "415": "The body is not JSON.",
+    "422": "The idempotency key was used for something else.",
     "429": "A limit is reached; `retry-after` says when to come back.",
     "500": "The job killed its engine, or the gateway is at fault.",
     "503": "The pool or the broker is away; `retry-after` says when to come back.",
@@ -46,6 +51,14 @@ _HEADERS = {
 }
 
 
+# Of a list: the most in one page, and what it is filtered by.
+_LISTS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "/v1/jobs": (100, ("after", "status", "pool")),
+    "/v1/files": (10_000, ("after", "purpose")),
+    "/v1/batches": (100, ("after",)),
+}
+
+
 class Operation(NamedTuple):
     """One documented route. `answer` is (status, type, content type)."""
 
@@ -56,9 +69,11 @@ class Operation(NamedTuple):
     answer: tuple[str, Any, str] = ("200", None, "application/json")
     has_headers: bool = False
     is_public: bool = False
+    takes: str = "application/json"
 
 
 _JSON = "application/json"
+_BYTES = "application/octet-stream"
 _TEXT = "text/plain"
 
 OPERATIONS = (
@@ -76,6 +91,40 @@ OPERATIONS = (
     Operation("get", "/v1/jobs/{id}", "One job, with its answer once it has ended", (), ("200", JobView, _JSON)),
     Operation("post", "/v1/jobs/{id}/cancel", "End a job", (), ("200", JobView, _JSON)),
     Operation("delete", "/v1/jobs/{id}", "End a job", (), ("200", JobView, _JSON)),
+    Operation(
+        "post",
+        "/v1/files",
+        "Store a file, such as the input of a batch",
+        (FileUpload,),
+        ("200", File, _JSON),
+        takes="multipart/form-data",
+    ),
+    Operation("get", "/v1/files", "Your files, newest first", (), ("200", FileList, _JSON)),
+    Operation("get", "/v1/files/{id}", "One file", (), ("200", File, _JSON)),
+    Operation("delete", "/v1/files/{id}", "Forget a file", (), ("200", FileDeleted, _JSON)),
+    Operation("get", "/v1/files/{id}/content", "What is in it", (), ("200", str, _BYTES)),
+    Operation("post", "/v1/batches", "Run a file of requests", (BatchRequest,), ("200", Batch, _JSON)),
+    Operation("get", "/v1/batches", "Your batches, newest first", (), ("200", BatchList, _JSON)),
+    Operation("get", "/v1/batches/{id}", "One batch, and how far it is", (), ("200", Batch, _JSON)),
+    Operation("post", "/v1/batches/{id}/cancel", "End a batch with what it has", (), ("200", Batch, _JSON)),
+    Operation(
+        "post",
+        "/v1/webhook_endpoints",
+        "Be told of events; the secret is shown this once",
+        (WebhookRequest,),
+        ("200", WebhookEndpoint, _JSON),
+    ),
+    Operation("get", "/v1/webhook_endpoints", "Your endpoints", (), ("200", WebhookEndpoints, _JSON)),
+    Operation("get", "/v1/webhook_endpoints/{id}", "One endpoint", (), ("200", WebhookEndpoint, _JSON)),
+    Operation("delete", "/v1/webhook_endpoints/{id}", "End an endpoint", (), ("200", WebhookDeleted, _JSON)),
+    Operation(
+        "post",
+        "/v1/webhook_endpoints/{id}/rotate",
+        "A new secret, shown this once; the old one signs beside it for a day",
+        (),
+        ("200", WebhookEndpoint, _JSON),
+    ),
+    Operation("post", "/v1/webhook_endpoints/{id}/test", "Send a test event now", (), ("200", WebhookTest, _JSON)),
     Operation("get", "/livez", "The process lives", (), ("200", str, _TEXT), is_public=True),
     Operation("get", "/readyz", "Requests have somebody to go to", (), ("200", str, _TEXT), is_public=True),
     Operation("get", "/metrics", "Prometheus", (), ("200", str, _TEXT), is_public=True),
@@ -90,6 +139,7 @@ def document(operations: Iterable[Operation] = OPERATIONS, *, has_keys: bool = T
     paths: dict[str, dict[str, Any]] = {}
     for one in operations:
         paths.setdefault(one.path, {})[one.method] = _operation(one)
+    _link(operations, paths)
     whole: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": "penstock", "version": "1", "description": "OpenAI's API over a durable queue."},
@@ -125,7 +175,8 @@ def _operation(one: Operation) -> dict[str, Any]:
     shape: dict[str, Any] = {"schema": _schema(kind)} if kind is not None else {}
     answers: dict[str, Any] = {status: {"description": one.summary, "content": {content: shape}}}
     if one.has_headers:
-        answers[status]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+        # Its events have no schema here: what OpenAPI 3.1 says of a stream is said of the whole of it.
+        answers[status]["content"]["text/event-stream"] = {}
     if one.path == "/v1/jobs" and one.method == "post":
         answers["200"] = {"description": "Many jobs", "content": {_JSON: {"schema": _schema(JobList)}}}
     if one.path == "/readyz":
@@ -133,14 +184,36 @@ def _operation(one: Operation) -> dict[str, Any]:
     error = {_JSON: {"schema": _schema(ErrorBody)}}
     for code, text in _ERRORS.items():
         answers.setdefault(code, {"description": text, "content": error})
-    operation: dict[str, Any] = {"summary": one.summary, "responses": answers, "parameters": _parameters(one)}
+    operation: dict[str, Any] = {
+        "operationId": _name_of(one.method, one.path),
+        "summary": one.summary,
+        "responses": answers,
+        "parameters": _parameters(one),
+    }
     if one.request:
         schemas = [_schema(kind) for kind in one.request]
         body = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
-        operation["requestBody"] = {"required": True, "content": {_JSON: {"schema": body}}}
+        operation["requestBody"] = {"required": True, "content": {one.takes: {"schema": body}}}
     if one.is_public:
         operation["security"] = []
     return operation
+
+
+def _name_of(method: str, path: str) -> str:
+    """`post_batches_id_cancel`: what generated clients call it."""
+    return "_".join([method, *re.findall(r"[a-z_]+", path.removeprefix("/v1"))])
+
+
+def _link(operations: Iterable[Operation], paths: dict[str, dict[str, Any]]) -> None:
+    """Says where the `id` of what was made can be used."""
+    for one in operations:
+        makers = paths.get(one.path.partition("/{id}")[0], {})
+        if "/{id}" not in one.path or "post" not in makers:
+            continue
+        name = _name_of(one.method, one.path)
+        for status in makers["post"]["responses"].keys() & {"200", "201", "202"}:
+            links = makers["post"]["responses"][status].setdefault("links", {})
+            links[name] = {"operationId": name, "parameters": {"id": "$response.body#/id"}}
 
 
 def _parameters(one: Operation) -> list[dict[str, Any]]:
@@ -150,10 +223,15 @@ def _parameters(one: Operation) -> list[dict[str, Any]]:
         found.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}})
     if one.has_headers:
         found += [{"name": name, "in": "header", "description": why, **text} for name, why in _HEADERS.items()]
-    if one.path == "/v1/jobs" and one.method == "get":
-        limit = {"type": "integer", "minimum": 1, "maximum": 100}
+    if one.path in _LISTS and one.method == "get":
+        most, names = _LISTS[one.path]
+        limit = {"type": "integer", "minimum": 1, "maximum": most}
         found.append({"name": "limit", "in": "query", "schema": limit})
-        found += [{"name": name, "in": "query", **text} for name in ("after", "status", "pool")]
+        found += [{"name": name, "in": "query", **text} for name in names]
+    if one.path == "/v1/files" and one.method == "get":
+        found.append({"name": "order", "in": "query", "schema": {"enum": ["asc", "desc"]}})
+    if one.path == "/v1/batches" and one.method == "post":
+        found.append({"name": "Idempotency-Key", "in": "header", "description": _HEADERS["Idempotency-Key"], **text})
     return found
 
 
@@ -164,7 +242,7 @@ def _schema(kind: Any) -> dict[str, Any]:
 def _shown_body(one: dict[str, Any], whole: dict[str, Any]) -> str:
     if "requestBody" not in one:
         return ""
-    schema = one["requestBody"]["content"][_JSON]["schema"]
+    schema = next(iter(one["requestBody"]["content"].values()))["schema"]
     names = [each["$ref"].rpartition("/")[2] for each in schema.get("anyOf", [schema])]
     rows: list[str] = []
     for name in names:

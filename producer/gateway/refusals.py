@@ -47,6 +47,10 @@ class MethodNotAllowed(JobRejected):
     status_code = 405
     code = "method_not_allowed"
 
+    def __init__(self, message: str, *, allowed: str) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+
 
 class UnsupportedMedia(JobRejected):
     status_code = 415
@@ -100,6 +104,8 @@ def refusal_of(error: PenstockError) -> Refusal:
     retry_after_s: float = getattr(error, "retry_after_s", 1.0 if status == 503 else 0.0)
     if retry_after_s > 0:
         headers.append((b"retry-after", str(shown_retry_after(retry_after_s)).encode()))
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", error.allowed.encode()))
     if status == 504:
         # A client that tries again would wait as long again.
         headers.append((b"x-should-retry", b"false"))

@@ -8,10 +8,12 @@ import socket
 from collections.abc import Generator
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from infra.life import Stop
 from producer.gateway.app import app
 from producer.gateway.house import House
+from producer.gateway.refusals import body_of
 from schemas.config import GatewaySection
 from schemas.errors import ConfigError
 
@@ -25,6 +27,15 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Generator[None]:
         """Signals are `infra.life`'s."""
         yield
+
+
+class _Protocol(HttpToolsProtocol):
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP never gets to our routes, and its sender reads errors as everybody does."""
+        body = body_of(msg, 400, "bad_http", None)
+        head = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
+        self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        self.transport.close()
 
 
 def listen(cfg: GatewaySection) -> socket.socket:
@@ -57,7 +68,7 @@ async def serve(house: House, sock: socket.socket, stop: Stop) -> None:
     server = _Server(
         uvicorn.Config(
             app(house),
-            http="httptools",
+            http=_Protocol,
             ws="none",
             lifespan="off",
             log_config=None,

@@ -33,7 +33,7 @@ def neighbours(columns: Columns, flow: Flow) -> list[int]:
     for step in range(1, reach + 1):
         slot = after[slot]
         if slot == NONE:
-            return found
+            break
         if prefixes[slot] == prefix:
             tokens += columns.prompt[slot] + columns.output[slot]
             if tokens > GROUP_TOKENS_MAX:

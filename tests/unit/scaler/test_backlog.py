@@ -114,6 +114,19 @@ def test_a_group_among_fifty_prompts_is_found_and_not_cut_by_small_picks() -> No
     assert sum(len(turn) for turn in turns) >= 50 * 6
 
 
+def test_the_end_of_the_queue_within_reach_does_not_end_the_looking() -> None:
+    queue = Queue()
+    for number in range(300):
+        queue.add(prefix_key=number % 50 + 1)
+    # The first looks are for one that came new, and a short one.
+    for _ in range(2):
+        queue.pick(1)
+
+    turns = [queue.pick(1) for _ in range(20)]
+
+    assert sum(len(turn) == 6 for turn in turns) >= 19
+
+
 def test_a_deadline_that_needs_it_goes_before_turns() -> None:
     queue = Queue()
     queue.add("whale", 5000)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from infra.broker import Ack, Outgoing
-from producer.outbox import BATCH_MAX, BATCHES_IN_FLIGHT, WORTH_A_BATCH, Outbox, chunks_of, decide
+from infra.outbox import BATCH_MAX, BATCHES_IN_FLIGHT, WORTH_A_BATCH, Outbox, chunks_of, decide
 from schemas.errors import BusUnavailable, PenstockError
 
 

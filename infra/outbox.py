@@ -59,7 +59,7 @@ class _Waiting(msgspec.Struct):
 
 
 class Outbox:
-    """Where submits go. `put` returns when the broker has the message on disk."""
+    """Where a client's submits and a consumer's results go. `put` returns when the broker has the message on disk."""
 
     def __init__(self, broker: Store) -> None:
         self._broker = broker
@@ -74,10 +74,11 @@ class Outbox:
     async def put(self, message: Outgoing) -> Ack:
         """
         Raises:
+            AlreadyStored: it was to be the first on its subject, and is not.
             NoSuchStream, BodyTooLarge, BusUnavailable: this message was not stored (or, for the last, may not be).
         """
         if self._is_closed:
-            raise BusUnavailable("the client is closed")
+            raise BusUnavailable("the connection is being closed")
         async with self._room:
             loop = asyncio.get_running_loop()
             waiting = _Waiting(message, loop.create_future())
@@ -109,7 +110,7 @@ class Outbox:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for waiting in self._waiting:
             if not waiting.ack.done():
-                waiting.ack.set_exception(BusUnavailable("the client was closed before the job was stored"))
+                waiting.ack.set_exception(BusUnavailable("the connection was closed before the message was stored"))
         self._waiting.clear()
 
     def _commit(self) -> None:
@@ -181,7 +182,7 @@ def chunks_of(messages: list[Outgoing]) -> list[list[Outgoing]]:
 
 def _own_error(error: BaseException) -> Exception:
     if isinstance(error, asyncio.CancelledError):
-        return BusUnavailable("the client was closed before the broker answered; the job may be stored")
+        return BusUnavailable("the connection was closed before the broker answered; the message may be stored")
     return error if isinstance(error, Exception) else BusUnavailable(str(error))
 
 
