@@ -36,13 +36,14 @@ class FilesUnavailable(JobFault):
 
 
 class FileStore(Protocol):
-    """`put` returns when the object is safe, and replaces what was there; `keys` need no order. A key that is not
-    there is a `NoSuchObject` for `get` and nothing at all for `delete`. Any may raise `FilesUnavailable`.
+    """`put` returns when the object is safe, and replaces what was there; `get` gives all of it, or `size` bytes from
+    `start` on; `keys` need no order. A key that is not there is a `NoSuchObject` for `get` and nothing at all for
+    `delete`. Any may raise `FilesUnavailable`.
     """
 
     async def put(self, key: str, data: bytes) -> None: ...
 
-    async def get(self, key: str) -> bytes: ...
+    async def get(self, key: str, start: int = 0, size: int | None = None) -> bytes: ...
 
     async def delete(self, keys: Sequence[str]) -> None: ...
 
@@ -81,9 +82,11 @@ class _Objects:
                 # Neither obstore nor the file system promises that it survives a power cut.
                 await asyncio.to_thread(_sync, self._folder / key)
 
-    async def get(self, key: str) -> bytes:
+    async def get(self, key: str, start: int = 0, size: int | None = None) -> bytes:
         with _errors(key):
-            found = await obstore.get_async(self._store, key)
+            if size is not None:
+                return bytes(await obstore.get_range_async(self._store, key, start=start, length=size))
+            found = await obstore.get_async(self._store, key, options={"range": {"offset": start}} if start else None)
             return bytes(await found.bytes_async())
 
     async def delete(self, keys: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -22,7 +21,7 @@ from producer.gateway.batches.contents import Upload, chunks
 from producer.gateway.batches.desk import Desk
 from producer.gateway.batches.record import BatchRecord, FileRecord, file_prefix, side_file_id
 from producer.gateway.batches.records import BatchRecords, Change, FileRecords
-from producer.gateway.batches.run import Run
+from producer.gateway.batches.run import Gates, Run
 from producer.gateway.directory import Directory, Presence
 from producer.ids import job_id
 from schemas.config import BrokerSection, GatewaySection
@@ -59,8 +58,8 @@ class MortalStore:
         await self._store.put(key, data)
         self._fuse.burn()
 
-    async def get(self, key: str) -> bytes:
-        return await self._store.get(key)
+    async def get(self, key: str, start: int = 0, size: int | None = None) -> bytes:
+        return await self._store.get(key, start, size)
 
     async def delete(self, keys: Sequence[str]) -> None:
         self._fuse.burn()
@@ -160,6 +159,14 @@ class Office:
         assert record is not None
         return record
 
+    async def named_keys(self, batch: BatchRecord) -> set[str]:
+        """The objects of both files."""
+        files = [
+            await FileRecords(self.broker).read(batch.tenant, side_file_id(batch.id, side))
+            for side in ("output", "error")
+        ]
+        return {key for file in files if file for key in file.keys()}  # noqa: SIM118 - no mapping
+
     async def lines(self, batch: BatchRecord) -> dict[str, list[dict[str, Any]]]:
         """Of both files, as they are sealed."""
         found: dict[str, list[dict[str, Any]]] = {}
@@ -171,7 +178,7 @@ class Office:
 
 
 def run_of(desk: Desk, record: BatchRecord, *, is_sure: bool = True) -> Run:
-    return Run(desk, record, is_sure=lambda: is_sure, gate=asyncio.Semaphore(1))
+    return Run(desk, record, is_sure=lambda: is_sure, gates=Gates())
 
 
 async def taken_over(desk: Desk, record: BatchRecord) -> BatchRecord:

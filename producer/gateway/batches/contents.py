@@ -10,6 +10,8 @@ from producer.gateway.batches.split import Line, Splitter
 
 # So many are handled without a pause for others.
 LINES_A_PAGE = 128
+# Read at once: many batches may be read at the same time.
+_PIECE_BYTES = 1024 * 1024
 # An upload takes no longer, so that what is found half stored a while later was surely given up.
 UPLOAD_S = 3600.0
 
@@ -23,9 +25,9 @@ async def chunks(store: FileStore, record: FileRecord, *, start: int = 0) -> Asy
     before = 0
     for segment in record.segments:
         after = before + segment.size
-        if start < after:
-            data = await store.get(key_of(record.prefix, segment))
-            yield data[max(0, start - before) :]
+        for place in range(max(before, start), after, _PIECE_BYTES):
+            size = min(_PIECE_BYTES, after - place)
+            yield await store.get(key_of(record.prefix, segment), place - before, size)
         before = after
 
 

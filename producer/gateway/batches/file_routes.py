@@ -61,7 +61,8 @@ class FileRoutes:
         query = query_of(call)
         page, purpose = page_of(query, most=LIST_MAX, default=LIST_MAX), purpose_of(query)
         records = await self._desk.files.of_tenant(call.tenant)
-        records, has_more = cut([one for one in records if purpose in ("", one.purpose)], page)
+        wanted = [one for one in records if purpose in ("", one.purpose) and not self._is_expired(one)]
+        records, has_more = cut(wanted, page)
         views = [file_view(one) for one in await self._whole(call.tenant, records)]
         first, last = (views[0].id, views[-1].id) if views else (None, None)
         await call.answer_json(FileList(data=views, first_id=first, last_id=last, has_more=has_more))
@@ -137,10 +138,13 @@ class FileRoutes:
             record = await self._desk.files.read(call.tenant, subjects.checked_job_id(file_id))
         except JobMalformed:
             record = None
-        if record is None or (record.expires_at and record.expires_at <= self._desk.now_s):
+        if record is None or self._is_expired(record):
             raise NotFound(f"there is no file {file_id[:80]!r}", param="id", code="file_not_found")
         (whole,) = await self._whole(call.tenant, [record])
         return whole
+
+    def _is_expired(self, record: FileRecord) -> bool:
+        return bool(record.expires_at) and record.expires_at <= self._desk.now_s
 
     async def _whole(self, tenant: str, records: Sequence[FileRecord]) -> Sequence[FileRecord]:
         """With the segments that a running batch has written so far."""

@@ -21,9 +21,9 @@ from producer.gateway.batches import life
 from producer.gateway.batches.desk import Desk
 from producer.gateway.batches.record import BatchRecord, LostBatch
 from producer.gateway.batches.records import NoSuchRecord
-from producer.gateway.batches.run import Run
+from producer.gateway.batches.run import Gates, Run
 from schemas import subjects
-from schemas.errors import BusUnavailable, PenstockError
+from schemas.errors import PenstockError
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +33,6 @@ _LOOK_S = 0.5
 _SURE = 0.6
 # After the first failure of a run, and the longest between two.
 _RETRY_S = (1.0, 30.0)
-# Each holds the ids of all lines of its batch.
-_SURVEYS_AT_ONCE = 2
 _RELEASE_S = 3.0
 
 
@@ -71,7 +69,7 @@ class Keeper:
         self._listening_s = 0.0
         self._beaten_s = 0.0
         self._cursor = 1
-        self._gate = asyncio.Semaphore(_SURVEYS_AT_ONCE)
+        self._gates = Gates()
         self._wake = asyncio.Event()
 
     async def open(self) -> None:
@@ -101,9 +99,11 @@ class Keeper:
             while True:
                 if beating.done():
                     beating.result()
-                with contextlib.suppress(BusUnavailable):
+                try:
                     await self._look()
                     await self._adopt()
+                except PenstockError as error:
+                    log.warning("batches.unread", extra={"error": error.message, "retry_in_s": _LOOK_S})
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK_S):
                         await self._wake.wait()
@@ -189,7 +189,7 @@ class Keeper:
         return record
 
     def _start(self, record: BatchRecord) -> None:
-        run = Run(self._desk, record, is_sure=self._is_sure, gate=self._gate)
+        run = Run(self._desk, record, is_sure=self._is_sure, gates=self._gates)
         task = asyncio.create_task(self._guarded(run), name=record.id)
         self._running[record.id] = _Running(run, task)
 

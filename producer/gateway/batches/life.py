@@ -83,6 +83,8 @@ def progressed(record: BatchRecord, step: Step) -> BatchRecord:
         cursor=max(record.cursor, step.cursor),
         output=[*record.output, step.output] if step.output else record.output,
         error=[*record.error, step.error] if step.error else record.error,
+        has_output=record.has_output or step.output is not None,
+        has_error=record.has_error or step.error is not None,
     )
 
 
@@ -122,6 +124,8 @@ def closed(record: BatchRecord, ending: Ending, now_s: int) -> BatchRecord:
 
 
 def ended(record: BatchRecord, now_s: int) -> BatchRecord:
+    """Its files are sealed."""
+    record = replace(record, output=[], error=[])
     if record.ending == "cancelled":
         return replace(record, status="cancelled", cancelled_at=now_s)
     if record.ending == "expired":

@@ -87,7 +87,7 @@ class Pour:
                 # A line whose time is over ends with the batch, which is over as well.
                 if isinstance(outcome, (Receipt, DeadlinePassed)):
                     continue
-                if isinstance(outcome, JobRejected) and not isinstance(outcome, UnknownPool):
+                if _is_its_own_fault(outcome):
                     refused.append(refused_answer(todo.job_id, todo.line.custom_id, outcome))
                     continue
                 again.append(todo)
@@ -127,3 +127,8 @@ class Pour:
             # Not refused line by line: what is not done in time is said at the end.
             best_effort=True,
         )
+
+
+def _is_its_own_fault(error: PenstockError) -> bool:
+    """The line's, so that no further try helps; a pool may come, and a broker have room again."""
+    return isinstance(error, JobRejected) and not isinstance(error, UnknownPool) and error.code != "broker_refused"

@@ -79,8 +79,11 @@ class BatchRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     poured_bytes: int = 0
     # The number in the results stream from which on answers have not been looked at; 0: no line was submitted.
     cursor: int = 0
+    # Of both files, until they are sealed; then the files' own records have them.
     output: list[Segment] = []
     error: list[Segment] = []
+    has_output: bool = False
+    has_error: bool = False
     # Set when no further answer is taken: what has none by now gets a line that says so.
     ending: Ending = ""
     # The gateway that runs it, and how often that has changed: segments of different runners never share a name.

@@ -37,14 +37,22 @@ _QUIET_S = 2.0
 _LAST_ANSWERS_S = 20.0
 
 
-class Run:
-    """`gate`: how many surveys and closings a gateway does at once; each holds all ids of its batch."""
+class Gates:
+    """What a gateway holds in memory for all its batches together."""
 
-    def __init__(
-        self, desk: Desk, record: BatchRecord, *, is_sure: Callable[[], bool], gate: asyncio.Semaphore
-    ) -> None:
+    def __init__(self) -> None:
+        # Surveys and closings: each holds the ids of all lines of its batch.
+        self.whole_batches = asyncio.Semaphore(2)
+        # Pages of the results stream, 16 MB at most.
+        self.answers = asyncio.Semaphore(2)
+
+
+class Run:
+    """`is_sure`: see `Progress`."""
+
+    def __init__(self, desk: Desk, record: BatchRecord, *, is_sure: Callable[[], bool], gates: Gates) -> None:
         self._desk = desk
-        self._gate = gate
+        self._gates = gates
         self._progress = Progress(desk, record, is_sure)
         self._prefix = f"{record.id}-"
 
@@ -60,12 +68,12 @@ class Run:
         if not self.record.is_over:
             if not self.record.ending:
                 if not self.record.cursor:
-                    async with self._gate:
+                    async with self._gates.whole_batches:
                         await self._survey()
                 if not self.record.is_over:
                     await self._work()
             if not self.record.is_over:
-                async with self._gate:
+                async with self._gates.whole_batches:
                     await closing.close(self._desk, self._progress)
         await closing.tell(self._desk, self._progress)
 
@@ -186,9 +194,10 @@ class Run:
     async def _collect(self) -> bool:
         """Takes the next answers, if there are any. Each is stored once and read in order, so none comes twice."""
         wanted = subjects.all_results_of_tenant(self.record.tenant)
-        page = await stored.page(
-            self._desk.broker, subjects.RESULTS_STREAM, wanted, start_seq=self._progress.tally.cursor
-        )
+        async with self._gates.answers:
+            page = await stored.page(
+                self._desk.broker, subjects.RESULTS_STREAM, wanted, start_seq=self._progress.tally.cursor
+            )
         # No pause from here on: the cursor and what was taken must be stored together.
         tally = self._progress.tally
         for found in page:

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from producer import stored
 from producer.gateway.batches import life
 from producer.gateway.batches.create import asked_of, create
 from producer.gateway.batches.keeper import Keeper
-from producer.gateway.batches.record import BatchRecord, LostBatch, batch_prefix, key_of, side_prefix
+from producer.gateway.batches.record import BatchRecord, LostBatch, batch_prefix
 from producer.gateway.batches.records import BatchRecords
 from schemas import subjects
 from tests.support.batches import Fuse, Killed, Office, line, office, run_of, taken_over
@@ -52,12 +51,7 @@ async def check_whole(ours: Office, batch: BatchRecord, custom_ids: list[str]) -
     found = await ours.lines(record)
     assert sorted(one["custom_id"] for one in [*found["output"], *found["error"]]) == sorted(custom_ids)
     assert (record.completed, record.failed) == (len(found["output"]), len(found["error"]))
-    named = {
-        key_of(side_prefix(record.id, side), segment)
-        for side in ("output", "error")
-        for segment in getattr(record, side)
-    }
-    assert {key async for key in ours.store.keys(batch_prefix(record.id))} == named
+    assert {key async for key in ours.store.keys(batch_prefix(record.id))} == await ours.named_keys(record)
     return found
 
 
@@ -237,21 +231,27 @@ def test_finalization_strand_a_runner_that_dies_in_the_last_step_is_replaced(
     own_nats: NatsServer, tmp_path: Path
 ) -> None:
     async def story(ours: Office, _: EchoConsumer) -> None:
-        dead, alive = ours.desk(), ours.desk()
-        batch = await ours.batch(dead, line("a"))
-        await run_of(dead, batch).run()
-        # As it was a moment before: all answers in, nothing sealed, nobody told.
-        stranded = await BatchRecords(ours.broker, "x").update(
-            "default",
-            batch.id,
-            lambda now: replace(now, status="finalizing", completed_at=0, is_told=False, runner="gone", turn=7),
-        )
-        assert stranded.status == "finalizing"
+        stranded: list[BatchRecord] = []
+        for moment in range(1, MOMENTS_MAX):
+            fuse = Fuse()
+            dead = ours.desk(fuse=fuse)
+            batch = await ours.batch(dead, line("a"))
+            fuse._at = fuse.moments + moment
+            with contextlib.suppress(Killed):
+                await run_of(dead, batch).run()
+            status = (await ours.read(batch)).status
+            if status == "finalizing":
+                stranded.append(batch)
+            elif status == "completed":
+                break
+        assert stranded
 
-        async with kept(Keeper(alive)):
-            await until(lambda: _is_over(ours, batch))
+        async with kept(Keeper(ours.desk())):
+            for batch in stranded:
+                await until(partial(_is_over, ours, batch))
 
-        await check_whole(ours, batch, ["a"])
+        for batch in stranded:
+            await check_whole(ours, batch, ["a"])
 
     run(own_nats, tmp_path, story)
 
