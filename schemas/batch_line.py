@@ -81,7 +81,7 @@ def encode_output(output: BatchOutput) -> bytes:
 
 def output_of(result: Result) -> BatchOutput:
     """What the output file says of a stored result."""
-    answered = result.body != b"null"
+    answered = bytes(result.body) != b"null"
     response = BatchResponse(status_code=result.status_code, request_id=result.id, body=result.body)
     return BatchOutput(
         id=f"batch_req_{result.id}",
