@@ -65,6 +65,7 @@ class KvBudget:
         self._grid = grid_of(self._context)
         self._held: dict[str, _Held] = {}
         self._sequences = 0
+        self._left_tokens = 0
         # Blocks that all would hold with all of their `max_tokens`, sharing nothing.
         self._worst = 0
         self._ordinals = 0
@@ -88,6 +89,11 @@ class KvBudget:
     @property
     def sequences(self) -> int:
         return self._sequences
+
+    @property
+    def output_tokens(self) -> int:
+        """Tokens of answers that its jobs have made, ever: those that left, and those that run."""
+        return self._left_tokens + sum(held.need.produced() for held in self._held.values())
 
     @property
     def deviations(self) -> float:
@@ -173,6 +179,7 @@ class KvBudget:
         """Takes the promise back; a job that holds none is fine."""
         held = self._held.pop(job_id, None)
         if held is not None:
+            self._left_tokens += held.need.produced()
             self._sequences -= held.need.sequences
             self._worst -= self._worst_of(held.need)
             self._prefixes.remove(held.ordinal)

@@ -60,6 +60,8 @@ class Figures:
             "endpoints": [endpoint.value for endpoint in Endpoint],
             "started_unix_ms": self._started_unix_ms,
             "jobs": len(self._held),
+            "at_door": self._door.waiting,
+            "output_tokens": self._budget.output_tokens,
             "pace": msgspec.to_builtins(self._tail.pace()),
             "backlog": self._puller.backlog,
             "backlog_age_s": round(asyncio.get_running_loop().time() - self._puller.heard_at, 3),

@@ -28,6 +28,7 @@ BATCHES_BUCKET = "PENSTOCK_BATCHES"
 # Which batch an identical create made a moment ago.
 CREATES_BUCKET = "PENSTOCK_CREATES"
 WEBHOOKS_BUCKET = "PENSTOCK_WEBHOOKS"
+RESPONSES_BUCKET = "PENSTOCK_RESPONSES"
 
 RESULTS_ALL = f"{ROOT}.results.>"
 DONE_ALL = f"{ROOT}.done.>"
@@ -37,6 +38,7 @@ LEARNED_ALL = f"{ROOT}.learned.>"
 DISPATCH_ALL = f"{ROOT}.dispatch.>"
 EVENTS_ALL = f"{ROOT}.events.>"
 DECISIONS_ALL = f"{ROOT}.decisions.>"
+TELEMETRY_ALL = f"{ROOT}.telemetry.>"
 
 HEADER_JOB = "Penstock-Job"
 HEADER_VERSION = "Penstock-Version"
@@ -300,6 +302,21 @@ def gateway_alive(gateway: str) -> str:
 
 
 GATEWAYS_ALL = f"{ROOT}.gateways.*"
+
+
+def response_record(tenant: str, response_id: str) -> str:
+    """What is kept of one response."""
+    return f"$KV.{RESPONSES_BUCKET}.record.{checked_name(tenant, 'tenant')}.{checked_job_id(response_id)}"
+
+
+def response_mark(tenant: str, response_id: str) -> str:
+    """There from the start of a background response until its end has been told as an event."""
+    return f"$KV.{RESPONSES_BUCKET}.open.{checked_name(tenant, 'tenant')}.{checked_job_id(response_id)}"
+
+
+RESPONSE_MARKS_ALL = f"$KV.{RESPONSES_BUCKET}.open.>"
+# Which gateway tells the ends of background responses.
+RESPONSES_LEADER = f"$KV.{RESPONSES_BUCKET}.leader"
 
 
 def moved(pool: str) -> str:

@@ -25,7 +25,7 @@ def parser(version: str) -> argparse.ArgumentParser:
     )
     root.add_argument("--version", action="version", version=f"penstock {version}")
     commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    _up(_command(commands, "up", "start a broker, a consumer and a dispatcher here, until Ctrl-C"))
+    _up(_command(commands, "up", "start a broker, a consumer, a dispatcher and a gateway here, until Ctrl-C"))
     _submit(_command(commands, "submit", "put one request in; prints its job id"))
     _stream(_command(commands, "stream", "print an answer token by token as it is made"))
     _result(_command(commands, "result", "print the stored result of a job"))
@@ -158,6 +158,7 @@ def _up(command: argparse.ArgumentParser) -> None:
     command.add_argument("--consumers", type=int, default=1, metavar="N", help="how many (default: 1)")
     command.add_argument("--no-consumer", action="store_true", help="no consumer, only the rest")
     command.add_argument("--no-dispatcher", action="store_true", help="jobs go straight to the consumers, unordered")
+    command.add_argument("--no-gateway", action="store_true", help="no HTTP, no page")
     command.add_argument("--verbose", action="store_true", help="show everything the consumers and vLLM say")
 
 

@@ -1,8 +1,10 @@
-"""`penstock up`: a broker, consumers and a dispatcher on this machine until Ctrl-C."""
+"""`penstock up`: a broker, consumers, a dispatcher and a gateway on this machine until Ctrl-C."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Coroutine
 from typing import Any
 
@@ -12,6 +14,7 @@ from producer.cli.local_consumers import LogView, consumer_arguments, shared_arg
 from producer.cli.main import Invocation
 from producer.cli.settings import config_of
 from producer.cli.terminal import is_terminal, note, say, say_json
+from producer.local.addresses import listening, url_of
 from producer.local.fleet import Fleet, Spec
 from schemas.config import Config
 from schemas.errors import ConfigError
@@ -26,14 +29,23 @@ async def _up(invocation: Invocation) -> int:
     config = config_of(invocation, more=["--engine.model", arguments.model] if arguments.model else None)
     if arguments.consumers < 1:
         raise ConfigError("--consumers must be at least 1; --no-consumer starts only the broker", param="--consumers")
+    with contextlib.ExitStack() as held:
+        gateway = None if arguments.no_gateway else held.enter_context(_gateway_socket(config))
+        return await _run(invocation, config, gateway)
+
+
+async def _run(invocation: Invocation, config: Config, gateway: socket.socket | None) -> int:
+    arguments = invocation.arguments
     stop = life.on_signals(asyncio.get_running_loop())
-    fleet = Fleet(_spec(invocation, config), LogView(is_verbose=arguments.verbose))
+    fleet = Fleet(_spec(invocation, config, gateway), LogView(is_verbose=arguments.verbose))
     async with fleet:
         note(f"broker ready at {fleet.url}")
+        if gateway:
+            note(f"gateway at {url_of(gateway)}")
         if not arguments.no_consumer:
             note(f"starting {config.engine.kind} with model {config.engine.model} …")
         if await _unless_stopped(stop, fleet.wait_ready()):
-            _show_ready(config, fleet, as_json=arguments.json)
+            _show_ready(config, fleet, url_of(gateway) if gateway else "", as_json=arguments.json)
             await _unless_stopped(stop, fleet.wait_failed())
         note("stopping; running jobs may finish within the grace (Ctrl-C again: now)")
         skipping = asyncio.create_task(_skip(stop, fleet))
@@ -43,14 +55,36 @@ async def _up(invocation: Invocation) -> int:
     return Exit.OK
 
 
-def _spec(invocation: Invocation, config: Config) -> Spec:
+def _gateway_socket(config: Config) -> socket.socket:
+    """Somebody else's port is no reason not to start.
+
+    Raises:
+        ConfigError: the address is not ours.
+    """
+    host, wanted = config.gateway.host, config.gateway.port
+    try:
+        sock = listening(host, wanted)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}: {error.strerror}; see gateway.host", param="gateway.host"
+        ) from error
+    port = sock.getsockname()[1]
+    if wanted and port != wanted:
+        note(f"port {wanted} is taken; the gateway listens on {port} (choose with --gateway.port)")
+    return sock
+
+
+def _spec(invocation: Invocation, config: Config, gateway: socket.socket | None) -> Spec:
     arguments = invocation.arguments
+    fd = gateway.fileno() if gateway else -1
     return Spec(
         config=config,
         consumers=0 if arguments.no_consumer else arguments.consumers,
         consumer_arguments=consumer_arguments(invocation, pool=config.consumer.pool),
         has_dispatcher=not arguments.no_dispatcher,
         dispatcher_arguments=shared_arguments(invocation),
+        gateway_fd=fd,
+        gateway_arguments=["--listening-fd", str(fd), *shared_arguments(invocation)],
         environment=invocation.environment,
         broker_dir=None if config.broker.url else settings.data_dir(config, invocation.environment),
         url=config.broker.url,
@@ -78,10 +112,11 @@ async def _skip(stop: life.Stop, fleet: Fleet) -> None:
     fleet.skip_grace.set()
 
 
-def _show_ready(config: Config, fleet: Fleet, *, as_json: bool) -> None:
+def _show_ready(config: Config, fleet: Fleet, gateway_url: str, *, as_json: bool) -> None:
     if as_json:
         pids = {"consumer_pids": fleet.consumer_pids, "dispatcher_pid": fleet.dispatcher_pid}
-        say_json({"ready": True, "url": fleet.url, "pool": config.consumer.pool, **pids})
+        gateway = {"gateway_url": gateway_url, "gateway_pid": fleet.gateway_pid}
+        say_json({"ready": True, "url": fleet.url, "pool": config.consumer.pool, **pids, **gateway})
         return
     bold, plain = ("\x1b[1m", "\x1b[0m") if is_terminal() else ("", "")
     say(f"""
@@ -91,7 +126,14 @@ def _show_ready(config: Config, fleet: Fleet, *, as_json: bool) -> None:
   model      {config.engine.model} on {config.engine.kind}
   dispatcher {f"pid {fleet.dispatcher_pid}" if fleet.dispatcher_pid else "none"}
   consumers  {", ".join(f"pid {pid}" for pid in fleet.consumer_pids) or "none"}
-
+  gateway    {f"{gateway_url}/v1 (pid {fleet.gateway_pid})" if gateway_url else "none"}
+{
+        f'''
+  open {gateway_url}
+'''
+        if gateway_url
+        else ""
+    }
 Next, in another terminal:
   penstock stream "Tell me about rivers"
   penstock run-batch -i requests.jsonl -o answers.jsonl

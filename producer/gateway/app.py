@@ -11,6 +11,9 @@ from producer.gateway.health import HealthRoutes
 from producer.gateway.house import House
 from producer.gateway.jobs import JobRoutes
 from producer.gateway.models import ModelRoutes
+from producer.gateway.overview import OverviewRoute
+from producer.gateway.page_files import PageRoutes
+from producer.gateway.responses.routes import ResponseRoutes
 from producer.gateway.webhooks.routes import WebhookRoutes
 from schemas.job import Endpoint
 
@@ -46,6 +49,16 @@ def app(house: House) -> FrontDoor:
     routes.add("DELETE", "/v1/webhook_endpoints/{id}", webhooks.delete)
     routes.add("POST", "/v1/webhook_endpoints/{id}/rotate", webhooks.rotate)
     routes.add("POST", "/v1/webhook_endpoints/{id}/test", webhooks.test)
+    routes.add("GET", "/v1/overview", OverviewRoute(house).get)
+    page = PageRoutes()
+    routes.add("GET", "/", page.first, is_public=True)
+    routes.add("GET", "/page/{rest}", page.file, is_public=True)
+    responses = ResponseRoutes(house)
+    routes.add("POST", "/v1/responses", responses.create)
+    routes.add("GET", "/v1/responses/{id}", responses.get)
+    routes.add("DELETE", "/v1/responses/{id}", responses.delete)
+    routes.add("POST", "/v1/responses/{id}/cancel", responses.cancel)
+    routes.add("GET", "/v1/responses/{id}/input_items", responses.input_items)
     docs = DocsRoutes(has_keys=house.cfg.api_keys)
     routes.add("GET", "/openapi.json", docs.document, is_public=True)
     routes.add("GET", "/docs", docs.page, is_public=True)

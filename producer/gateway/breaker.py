@@ -95,6 +95,12 @@ class Breaker:
         """A probe whose caller hung up: the next request may be one."""
         self._probed_s = -_PROBE_S
 
+    def why_closed(self, sight: Sight) -> str:
+        """For who only looks: why the next request would be refused; nothing changes by asking."""
+        if not sight.consumers and not self._cfg.wait_for_consumers and sight.gone_s > NOBODY_S:
+            return "no consumer serves it"
+        return self._reason
+
     @property
     def reason(self) -> str:
         """Why it opened; empty while it is closed."""

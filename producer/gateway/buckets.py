@@ -30,6 +30,10 @@ async def provision(broker: Broker, cfg: BrokerSection) -> None:
     usage = _bucket(cfg, subjects.USAGE_BUCKET, storage="memory", max_age=ttl_ns, duplicate_window=ttl_ns)
     await _ensure(broker, usage)
     await _ensure(broker, _bucket(cfg, subjects.WEBHOOKS_BUCKET, storage="file", allow_msg_ttl=True))
+    # What is deleted is to leave nothing behind, so deleting is allowed. Kept as long as the results.
+    kept_ns = int(cfg.results_kept_s * 1_000_000_000)
+    ages = {"max_age": kept_ns, "duplicate_window": min(kept_ns, 120_000_000_000)}
+    await _ensure(broker, _bucket(cfg, subjects.RESPONSES_BUCKET, storage="file", deny_delete=False, **ages))
 
 
 async def entries(broker: Broker, bucket: str) -> AsyncGenerator[tuple[str, bytes]]:

@@ -80,6 +80,8 @@ class Directory:
 
     def note_snapshot(self, snapshot: Snapshot, now_s: float) -> None:
         self._snapshots[snapshot.pool] = (snapshot, now_s)
+        # It exists, whether or not anybody serves it now.
+        self._known.setdefault(snapshot.pool, set())
 
     def snapshot(self, pool: str, now_s: float) -> Snapshot | None:
         """The dispatcher's newest view; None where there is no dispatcher."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 
 import msgspec
 
@@ -54,16 +55,9 @@ class Generate:
                 house.spawn(house.cancel(handle))
 
     def _request(self, wanted: Wanted, route: Route, lane: Lane, tenant: str) -> Request:
-        deadline_s, deadline = wanted.deadline_s, wanted.deadline
+        deadline_s, deadline = deadlines_of(wanted, self._house.cfg.request_timeout_s, self._house.unix_ms())
         # Only a deadline that somebody asked for is worth a refusal.
-        has_own_deadline = deadline_s is not None or deadline is not None
-        if not wanted.is_background:
-            # An engine must not work for hours for a caller that is gone with its gateway.
-            latest_s = self._house.cfg.request_timeout_s + _ORPHAN_S
-            if deadline is None:
-                deadline_s = latest_s if deadline_s is None else min(deadline_s, latest_s)
-            elif deadline.timestamp() * 1000 > self._house.unix_ms() + latest_s * 1000:
-                deadline_s, deadline = latest_s, None
+        has_own_deadline = wanted.deadline_s is not None or wanted.deadline is not None
         return Request(
             body=msgspec.Raw(wanted.body),
             endpoint=wanted.endpoint,
@@ -145,6 +139,20 @@ def allowed_s_of(wanted: Wanted, timeout_s: float, now_unix_ms: int) -> float:
     if wanted.deadline is not None:
         return min(timeout_s, wanted.deadline.timestamp() - now_unix_ms / 1000)
     return timeout_s
+
+
+def deadlines_of(wanted: Wanted, timeout_s: float, now_unix_ms: int) -> tuple[float | None, datetime | None]:
+    """The job's own: seconds from now, or a moment."""
+    deadline_s, deadline = wanted.deadline_s, wanted.deadline
+    if wanted.is_background:
+        return deadline_s, deadline
+    # An engine must not work for hours for a caller that is gone with its gateway.
+    latest_s = timeout_s + _ORPHAN_S
+    if deadline is None:
+        return latest_s if deadline_s is None else min(deadline_s, latest_s), None
+    if deadline.timestamp() * 1000 > now_unix_ms + latest_s * 1000:
+        return latest_s, None
+    return deadline_s, deadline
 
 
 def _headers(handle: Handle, route: Route) -> Headers:

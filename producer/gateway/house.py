@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Coroutine
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import msgspec
 
@@ -22,6 +22,7 @@ from producer.gateway.batches.keeper import Keeper
 from producer.gateway.batches.records import BatchRecords, FileRecords
 from producer.gateway.batches.room import Room
 from producer.gateway.batches.sweep import Sweeper
+from producer.gateway.board_watch import BoardWatch
 from producer.gateway.breaker import Breaker, Sight
 from producer.gateway.directory import Directory, Route
 from producer.gateway.intake import Wanted
@@ -29,6 +30,7 @@ from producer.gateway.key_ring import KeyRing
 from producer.gateway.limits import Limits
 from producer.gateway.pool_watch import PoolWatch
 from producer.gateway.refusals import PoolClosed
+from producer.gateway.responses.ends import Ends
 from producer.gateway.streams import Streams
 from producer.gateway.usage import Usage
 from producer.gateway.webhooks.service import Webhooks
@@ -44,6 +46,13 @@ log = logging.getLogger(__name__)
 _LAST_WORDS_S = 5.0
 # Around the body in a line of a batch.
 _LINE_ROOM = 64 * 1024
+
+
+class _Part(Protocol):
+    """What lives as long as the house does."""
+
+    async def open(self) -> None: ...
+    async def run(self) -> None: ...
 
 
 class House:
@@ -66,6 +75,7 @@ class House:
         self.desk: Desk
         self.keeper: Keeper
         self.webhooks: Webhooks
+        self.overview: BoardWatch
         self._url = url
         self._pools: PoolWatch
         self._breakers: dict[str, Breaker] = {}
@@ -121,12 +131,7 @@ class House:
         Raises:
             PromptTooLong, RateLimited, PoolClosed: and nothing is held.
         """
-        most = self.cfg.prompt_tokens_max
-        if most and wanted.prompt_tokens > most:
-            raise PromptTooLong(
-                f"prompt is about {wanted.prompt_tokens} tokens, the limit is {most} (gateway.prompt_tokens_max)",
-                param="messages",
-            )
+        self.check_prompt(wanted)
         now, pool = self.now_s, route.pool
         rate = self.directory.jobs_per_s(pool, now)
         await self.usage.check_queued(tenant, pool, drain_per_s=rate)
@@ -139,6 +144,18 @@ class House:
             admission.end(None)
             raise
         return admission
+
+    def check_prompt(self, wanted: Wanted) -> None:
+        """
+        Raises:
+            PromptTooLong: by the gateway's own limit.
+        """
+        most = self.cfg.prompt_tokens_max
+        if most and wanted.prompt_tokens > most:
+            raise PromptTooLong(
+                f"prompt is about {wanted.prompt_tokens} tokens, the limit is {most} (gateway.prompt_tokens_max)",
+                param="messages",
+            )
 
     def check_pool(self, pool: str, lane: Lane, *, allowed_s: float) -> bool:
         """Whether this one goes to see if the pool is well again.
@@ -176,15 +193,32 @@ class House:
         self.usage = Usage(self.broker, self.limits, self.name)
         self.webhooks = Webhooks(self.broker, self.config, self.unix_ms)
         self._pools = PoolWatch(self.broker, self.directory)
+        self.overview = BoardWatch(
+            self.broker,
+            self.directory,
+            gateway=self.name,
+            has_keys=self.cfg.api_keys,
+            why_closed=self._why_pool_closed,
+            unix_ms=self.unix_ms,
+        )
         await self._life.enter_async_context(self.client)
         self.desk = self._desk()
         self.keeper = Keeper(self.desk)
-        for part in (self.keys, self.usage, self.webhooks, self._pools, self.keeper):
+        parts: dict[str, _Part] = {
+            "keys": self.keys,
+            "usage": self.usage,
+            "webhooks": self.webhooks,
+            "pools": self._pools,
+            "overview": self.overview,
+            "batches": self.keeper,
+        }
+        for part in parts.values():
             await part.open()
         self._life.push_async_callback(self._stop_sides)
-        runs = {"keys": self.keys.run(), "usage": self.usage.run(), "pools": self._pools.run()}
-        runs |= {"streams": self.streams.run(), "webhooks": self.webhooks.run()}
-        runs |= {"batches": self.keeper.run(), "sweep": Sweeper(self.desk, self.keeper).run()}
+        ends = Ends(self.broker, self.name)
+        runs = {name: part.run() for name, part in parts.items()}
+        runs |= {"streams": self.streams.run(), "responses": ends.run()}
+        runs["sweep"] = Sweeper(self.desk, self.keeper).run()
         self._sides = [asyncio.create_task(work, name=name) for name, work in runs.items()]
         self.why_closed = ""
 
@@ -221,6 +255,12 @@ class House:
         self.webhooks.reconnected()
         self._pools.reread()
         self.keeper.reconnected()
+        self.overview.reread()
+
+    def _why_pool_closed(self, pool: str) -> str:
+        now = self.now_s
+        sight = Sight(consumers=len(self.directory.consumers(pool, now)), gone_s=self.directory.gone_s(pool, now))
+        return self.breaker(pool).why_closed(sight)
 
 
 class Admission(msgspec.Struct):

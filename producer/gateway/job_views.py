@@ -89,6 +89,17 @@ def view_of_result(result: Result, *, with_response: bool = False) -> JobView:
     )
 
 
+def in_service_order(views: list[JobView], limit: int) -> list[JobView]:
+    """What runs, then what waits by its place in line, then what has ended, newest first: at most `limit` of each."""
+    kinds: dict[str, list[JobView]] = {"running": [], "queued": [], "held": [], "ended": []}
+    for view in views:
+        kinds[view.status if view.status in kinds else "ended"].append(view)
+    # Without a place it is past the line already, on its way to a consumer.
+    kinds["queued"].sort(key=lambda view: (view.position, view.created_at))
+    kinds["ended"].sort(key=lambda view: -view.finished_at)
+    return [view for kind in kinds.values() for view in kind[:limit]]
+
+
 def view_of_info(info: JobInfo) -> JobView:
     return JobView(
         id=info.job,

@@ -54,11 +54,16 @@ class JobRoutes:
         await call.answer_json(_view(outcome), 202)
 
     async def list(self, call: Call) -> None:
-        """`?limit=20&after=ID&status=queued&pool=NAME`, newest first."""
+        """`?limit=20&after=ID&status=queued&pool=NAME`, newest first; `order=service`: what serves next first."""
         query = {name: values[-1] for name, values in parse_qs(call.scope["query_string"].decode("latin-1")).items()}
         limit = _limit_of(query.get("limit"))
         pools = [query["pool"]] if "pool" in query else self._house.directory.pools()
         known = [pool for pool in pools if pool in self._house.directory.pools()]
+        if _is_in_service_order(query):
+            infos = await job_views.listed(self._house.broker, call.tenant, known, limit)
+            views = job_views.in_service_order([job_views.view_of_info(info) for info in infos], limit)
+            await call.answer_json(JobList(data=views))
+            return
         infos = await job_views.listed(self._house.broker, call.tenant, known, 10 * limit)
         views = [job_views.view_of_info(info) for info in infos]
         if "status" in query:
@@ -184,6 +189,15 @@ def _limit_of(text: str | None) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= _LIST_MAX:
         raise JobMalformed(f"limit must be 1 to {_LIST_MAX}, not {text[:20]!r}", param="limit")
     return int(text)
+
+
+def _is_in_service_order(query: dict[str, str]) -> bool:
+    order = query.get("order", "newest")
+    if order not in {"newest", "service"}:
+        raise JobMalformed(f"order must be newest or service, not {order[:20]!r}", param="order")
+    if order == "service" and (other := {"after", "status"} & query.keys()):
+        raise JobMalformed(f"order=service shows the first of each kind, and takes no {other.pop()}", param="order")
+    return order == "service"
 
 
 def _checked_id(call: Call) -> str:

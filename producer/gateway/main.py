@@ -38,6 +38,7 @@ def main() -> int:
     )
     settings.add_config_options(parser)
     parser.add_argument("--with-parent", action="store_true", help="stop when the starting process is gone")
+    parser.add_argument("--listening-fd", type=int, default=None, help=argparse.SUPPRESS)
     arguments, extra = parser.parse_known_args()
     if arguments.with_parent:
         die_with_parent()
@@ -46,17 +47,17 @@ def main() -> int:
         cfg = settings.load_config(arguments.config, extra, environment)
         logs.configure(cfg.log, sys.stderr)
         url = embedded.discover(cfg.broker, settings.data_dir(cfg, environment))
-        uvloop.run(_serve(_with_files(cfg, environment), url))
+        uvloop.run(_serve(_with_files(cfg, environment), url, arguments.listening_fd))
     except PenstockError as error:
         print(f"penstock gateway: {error.message}", file=sys.stderr)  # noqa: T201 - for a person who just started it
         return EXIT_OPERATOR
     return EXIT_OK
 
 
-async def _serve(cfg: Config, url: str) -> None:
+async def _serve(cfg: Config, url: str, listening_fd: int | None) -> None:
     stop = on_signals(asyncio.get_running_loop())
     # The address first: somebody else's port must not cost a connection.
-    with listen(cfg.gateway) as sock:
+    with listen(cfg.gateway, listening_fd) as sock:
         async with House(cfg, url, name=_name(), unix_ms=unix_ms) as house:
             host, port = sock.getsockname()[:2]
             # What is alive now stays alive; and hundreds of requests in flight are no garbage to look for every moment.

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from producer.gateway.openapi_queries import queries_of
 from schemas.openai import (
     ChatRequest,
     Completion,
@@ -24,6 +25,8 @@ from schemas.openai import (
     Models,
 )
 from schemas.openai_batches import Batch, BatchList, BatchRequest, File, FileDeleted, FileList, FileUpload
+from schemas.openai_responses import InputItems, ResponseDeleted, ResponseRequest, ResponseView
+from schemas.overview import Overview
 from schemas.webhook import WebhookDeleted, WebhookEndpoint, WebhookEndpoints, WebhookRequest, WebhookTest
 
 _REF = "#/components/schemas/{name}"
@@ -51,14 +54,6 @@ _HEADERS = {
 }
 
 
-# Of a list: the most in one page, and what it is filtered by.
-_LISTS: dict[str, tuple[int, tuple[str, ...]]] = {
-    "/v1/jobs": (100, ("after", "status", "pool")),
-    "/v1/files": (10_000, ("after", "purpose")),
-    "/v1/batches": (100, ("after",)),
-}
-
-
 class Operation(NamedTuple):
     """One documented route. `answer` is (status, type, content type)."""
 
@@ -70,11 +65,16 @@ class Operation(NamedTuple):
     has_headers: bool = False
     is_public: bool = False
     takes: str = "application/json"
+    # Whether it may be answered with server-sent events.
+    is_streamed: bool = False
 
 
 _JSON = "application/json"
 _BYTES = "application/octet-stream"
 _TEXT = "text/plain"
+
+# No parameter of its own: whoever tries all that is described would wait for an end that never comes.
+_OVERVIEW = "Pools, what waits, who serves; with ?stream=true again each second, without end"
 
 OPERATIONS = (
     Operation("post", "/v1/chat/completions", "Chat", (ChatRequest,), ("200", Completion, _JSON), has_headers=True),
@@ -86,6 +86,13 @@ OPERATIONS = (
     ),
     Operation("get", "/v1/models", "What can be asked for", (), ("200", Models, _JSON)),
     Operation("get", "/v1/models/{id}", "One model", (), ("200", Model, _JSON)),
+    Operation("post", "/v1/responses", "Response", (ResponseRequest,), ("200", ResponseView, _JSON), has_headers=True),
+    Operation(
+        "get", "/v1/responses/{id}", "One response, or its stream", (), ("200", ResponseView, _JSON), is_streamed=True
+    ),
+    Operation("delete", "/v1/responses/{id}", "Forget a response", (), ("200", ResponseDeleted, _JSON)),
+    Operation("post", "/v1/responses/{id}/cancel", "End a background response", (), ("200", ResponseView, _JSON)),
+    Operation("get", "/v1/responses/{id}/input_items", "What was asked", (), ("200", InputItems, _JSON)),
     Operation("post", "/v1/jobs", "Submit one job, or many", (JobRequest, JobRequests), ("202", JobView, _JSON)),
     Operation("get", "/v1/jobs", "Your jobs, newest first", (), ("200", JobList, _JSON)),
     Operation("get", "/v1/jobs/{id}", "One job, with its answer once it has ended", (), ("200", JobView, _JSON)),
@@ -125,6 +132,7 @@ OPERATIONS = (
         ("200", WebhookEndpoint, _JSON),
     ),
     Operation("post", "/v1/webhook_endpoints/{id}/test", "Send a test event now", (), ("200", WebhookTest, _JSON)),
+    Operation("get", "/v1/overview", _OVERVIEW, (), ("200", Overview, _JSON)),
     Operation("get", "/livez", "The process lives", (), ("200", str, _TEXT), is_public=True),
     Operation("get", "/readyz", "Requests have somebody to go to", (), ("200", str, _TEXT), is_public=True),
     Operation("get", "/metrics", "Prometheus", (), ("200", str, _TEXT), is_public=True),
@@ -174,7 +182,7 @@ def _operation(one: Operation) -> dict[str, Any]:
     status, kind, content = one.answer
     shape: dict[str, Any] = {"schema": _schema(kind)} if kind is not None else {}
     answers: dict[str, Any] = {status: {"description": one.summary, "content": {content: shape}}}
-    if one.has_headers:
+    if one.has_headers or one.is_streamed:
         # Its events have no schema here: what OpenAPI 3.1 says of a stream is said of the whole of it.
         answers[status]["content"]["text/event-stream"] = {}
     if one.path == "/v1/jobs" and one.method == "post":
@@ -223,13 +231,7 @@ def _parameters(one: Operation) -> list[dict[str, Any]]:
         found.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}})
     if one.has_headers:
         found += [{"name": name, "in": "header", "description": why, **text} for name, why in _HEADERS.items()]
-    if one.path in _LISTS and one.method == "get":
-        most, names = _LISTS[one.path]
-        limit = {"type": "integer", "minimum": 1, "maximum": most}
-        found.append({"name": "limit", "in": "query", "schema": limit})
-        found += [{"name": name, "in": "query", **text} for name in names]
-    if one.path == "/v1/files" and one.method == "get":
-        found.append({"name": "order", "in": "query", "schema": {"enum": ["asc", "desc"]}})
+    found += queries_of(one.method, one.path)
     if one.path == "/v1/batches" and one.method == "post":
         found.append({"name": "Idempotency-Key", "in": "header", "description": _HEADERS["Idempotency-Key"], **text})
     return found

@@ -38,11 +38,14 @@ class _Protocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def listen(cfg: GatewaySection) -> socket.socket:
-    """
+def listen(cfg: GatewaySection, listening_fd: int | None = None) -> socket.socket:
+    """On the configured address, or on the socket that whoever started us holds already.
+
     Raises:
         ConfigError: the address is taken, or not ours.
     """
+    if listening_fd is not None:
+        return socket.socket(fileno=listening_fd)
     family = socket.AF_INET6 if ":" in cfg.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 from infra import telemetry
 from producer.events import Event
@@ -92,19 +93,27 @@ class OpenStream:
             self._is_sending = False
 
 
+class Waiting(Protocol):
+    """An open stream of any kind."""
+
+    def is_silent(self, before_s: float) -> bool: ...
+
+    async def say_waiting(self) -> None: ...
+
+
 class Streams:
     """All of them. One task says for every silent one that it still waits."""
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
-        self._open: set[OpenStream] = set()
+        self._open: set[Waiting] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def add(self, stream: OpenStream) -> None:
+    def add(self, stream: Waiting) -> None:
         self._open.add(stream)
         telemetry.GATEWAY_STREAMS.set(len(self._open))
 
-    def remove(self, stream: OpenStream) -> None:
+    def remove(self, stream: Waiting) -> None:
         self._open.discard(stream)
         telemetry.GATEWAY_STREAMS.set(len(self._open))
 

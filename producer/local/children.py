@@ -1,4 +1,4 @@
-"""One consumer or dispatcher as a child process: started, listened to, asked to stop, and never left behind."""
+"""One program of ours as a child process: started, listened to, asked to stop, and never left behind."""
 
 from __future__ import annotations
 
@@ -74,6 +74,7 @@ class Program(NamedTuple):
 
 
 CONSUMER = Program(("consumer", "--with-parent"), "consumer.ready")
+GATEWAY = Program(("producer.gateway", "--with-parent"), "gateway.ready")
 DISPATCHER = Program(("scaler", "dispatcher", "--with-parent"), "dispatcher.ready")
 
 
@@ -87,6 +88,7 @@ class Child:
         environment: Mapping[str, str],
         on_line: Callable[[str, LogLine], None],
         program: Program = CONSUMER,
+        pass_fds: tuple[int, ...] = (),
     ) -> None:
         self.name = name
         self.program = program
@@ -95,6 +97,7 @@ class Child:
         self._arguments = arguments
         self._environment = environment
         self._on_line = on_line
+        self._pass_fds = pass_fds
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -118,6 +121,7 @@ class Child:
             stderr=asyncio.subprocess.STDOUT,
             limit=LINE_BYTES_MAX,
             start_new_session=True,
+            pass_fds=self._pass_fds,
         )
         try:
             await self._read_lines(self._process)

@@ -1,8 +1,11 @@
-"""An embedded broker, consumers and a dispatcher beside it, started in order, watched over, and stopped in reverse."""
+"""An embedded broker and consumers, dispatcher and gateway beside it: started in order, watched over, stopped in
+reverse.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -14,6 +17,7 @@ from producer.local.children import (
     CONSUMER,
     DISPATCHER,
     FIRST_RESTART_S,
+    GATEWAY,
     WELL_AFTER_S,
     Child,
     LogLine,
@@ -26,6 +30,7 @@ from schemas.errors import EngineFailed
 # A drained consumer still has to leave the bus and its engine.
 AFTER_GRACE_S = 10.0
 AFTER_SKIP_S = 10.0
+_WHO = re.compile(r"^penstock (consumer|dispatcher|gateway): ")
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +44,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     # Orders what waits. A run of one file needs none: all its jobs are alike.
     has_dispatcher: bool = False
     dispatcher_arguments: list[str] = []
+    # Answers HTTP, the page included, on a socket that listens already; -1: there is none.
+    gateway_fd: int = -1
+    gateway_arguments: list[str] = []
     environment: Mapping[str, str] = {}
     broker_dir: Path | None = None
     url: str = ""
@@ -97,8 +105,13 @@ class Fleet:
         """0 when there is none."""
         return next((child.pid for child in self._children if child.program is DISPATCHER), 0)
 
+    @property
+    def gateway_pid(self) -> int:
+        """0 when there is none."""
+        return next((child.pid for child in self._children if child.program is GATEWAY), 0)
+
     async def wait_ready(self) -> None:
-        """Until every consumer pulls, and the dispatcher has seen what waits.
+        """Until every consumer pulls, the dispatcher has seen what waits, and the gateway listens.
 
         Raises:
             EngineFailed: one gave up for good; with its own last words.
@@ -174,15 +187,17 @@ class Fleet:
             self._start(f"consumer-{number}", [*self._spec.consumer_arguments, *own], CONSUMER)
         if self._spec.has_dispatcher:
             self._start("dispatcher", self._spec.dispatcher_arguments, DISPATCHER)
+        if self._spec.gateway_fd >= 0:
+            self._start("gateway", self._spec.gateway_arguments, GATEWAY, (self._spec.gateway_fd,))
 
-    def _start(self, name: str, arguments: list[str], program: Program) -> None:
+    def _start(self, name: str, arguments: list[str], program: Program, pass_fds: tuple[int, ...] = ()) -> None:
         environment = {
             **self._spec.environment,
             "PENSTOCK__BROKER__URL": self.url,
             "PENSTOCK__LOG__FORMAT": "json",
             "PYTHONUNBUFFERED": "1",
         }
-        child = Child(name, arguments, environment, self._watcher.on_line, program)
+        child = Child(name, arguments, environment, self._watcher.on_line, program, pass_fds)
         self._children.append(child)
         self._lives.append(asyncio.create_task(self._keep(child), name=name))
 
@@ -213,5 +228,5 @@ def last_words(lines: list[str]) -> str:
     """What a consumer said before it gave up: its last line that is no log record of an ordinary event."""
     for line in reversed(lines):
         if line.strip() and not line.startswith("{"):
-            return line.strip().removeprefix("penstock consumer: ").removeprefix("penstock dispatcher: ")
+            return _WHO.sub("", line.strip())
     return lines[-1] if lines else ""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.integration.producer.test_command import SIMULATED, penstock, ready, started, until
@@ -130,3 +132,41 @@ def test_without_a_dispatcher_jobs_go_straight_to_the_consumers(tmp_path: Path) 
 
         assert done.returncode == 0, done.stderr
         assert (paused.returncode, "penstock dispatcher" in paused.stderr) == (3, True)
+
+
+def test_up_serves_openai_and_the_page_and_a_gateway_that_is_killed_comes_back_where_it_was(
+    up: tuple[Path, dict[str, Any]],
+) -> None:
+    _, said = up
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 3}
+
+    with httpx.Client(base_url=said["gateway_url"], timeout=30) as http:
+        assert http.post("/v1/chat/completions", json=body).json()["choices"]
+        assert "penstock" in http.get("/").text
+
+    os.kill(said["gateway_pid"], signal.SIGKILL)
+    # The socket is `up`'s: who calls meanwhile waits, and is not turned away.
+    with httpx.Client(base_url=said["gateway_url"], timeout=30) as http:
+        assert http.get("/livez").status_code == 200
+
+
+def test_up_takes_another_port_where_its_own_is_taken_and_says_so(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        words = ("--no-consumer", "--no-dispatcher", "--gateway.port", port)
+
+        with started(tmp_path, "up", "--json", *words) as process:
+            said = ready(process)
+
+            assert not said["gateway_url"].endswith(f":{port}")
+            assert httpx.get(f"{said['gateway_url']}/livez").status_code == 200
+            assert f"port {port} is taken" in (tmp_path / "stderr.log").read_text()
+
+
+def test_up_without_a_gateway_says_that_there_is_none(tmp_path: Path) -> None:
+    with started(tmp_path, "up", "--json", "--no-consumer", "--no-dispatcher", "--no-gateway") as process:
+        said = ready(process)
+
+    assert (said["gateway_url"], said["gateway_pid"]) == ("", 0)

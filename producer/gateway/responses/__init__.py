@@ -1,0 +1,1 @@
+"""`/v1/responses`: foreground and background, with streams that can be taken up again anywhere."""
