@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from producer import stored
 from producer.gateway.batches import life
@@ -21,6 +22,8 @@ from producer.gateway.batches.create import asked_of, create
 from producer.gateway.batches.keeper import Keeper
 from producer.gateway.batches.record import BatchRecord, LostBatch, batch_prefix
 from producer.gateway.batches.records import BatchRecords
+from producer.gateway.batches.sweep import Sweeper
+from producer.ids import job_id
 from schemas import subjects
 from tests.support.batches import Fuse, Killed, Office, line, office, run_of, taken_over
 from tests.support.echo_consumer import EchoConsumer
@@ -294,6 +297,38 @@ def test_async_result_destruction_answers_that_came_while_nobody_ran_it_are_take
 
         await check_whole(ours, batch, custom_ids)
         assert len(consumer.engine.started) == 20
+
+    run(own_nats, tmp_path, story)
+
+
+def test_what_nobody_needs_is_swept_away_and_nothing_else(own_nats: NatsServer, tmp_path: Path) -> None:
+    async def story(ours: Office, _: EchoConsumer) -> None:
+        desk = ours.desk()
+        sweeper = Sweeper(desk, Keeper(desk))
+        kept_file, expired = await ours.uploaded(b"kept"), await ours.uploaded(b"gone")
+        await desk.files.put("default", replace(expired, expires_at=desk.now_s - 1))
+        ended = await ours.batch(desk, line("a"))
+        await run_of(desk, ended).run()
+        going = await ours.batch(desk, line("b"))
+        # Of an upload and of a runner that were killed; and of one that may still be on its way.
+        strays = {f"files/file-{'0' * 32}/000000", f"batches/batch_{'0' * 32}/output/0001-000000"}
+        young = f"files/file-{job_id(desk.unix_ms(), bytes(10))}/000000"
+        for key in (*strays, young, "files/somebody-elses"):
+            await ours.store.put(key, b".")
+        before = {key for prefix in ("files", "batches") async for key in ours.store.keys(prefix)}
+
+        await sweeper.sweep(desk.now_s)
+        after = {key for prefix in ("files", "batches") async for key in ours.store.keys(prefix)}
+
+        assert before - after == {*strays, *expired.keys()}
+        assert await desk.files.read("default", expired.id) is None
+        assert await desk.files.read("default", kept_file.id) == kept_file
+        assert (await ours.read(going)).status == "validating"
+        await check_whole(ours, ended, ["a"])
+        # A month later the batch and its files are history as well, but what runs stays.
+        await sweeper.sweep(desk.now_s + 31 * 86400)
+        assert await desk.batches.read("default", ended.id) is None
+        assert (await ours.read(going)).status == "validating"
 
     run(own_nats, tmp_path, story)
 
