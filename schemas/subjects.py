@@ -20,9 +20,14 @@ LEARNED_STREAM = "PENSTOCK_LEARNED"
 DISPATCH_STREAM = "PENSTOCK_DISPATCH"
 EVENTS_STREAM = "PENSTOCK_EVENTS"
 DECISIONS_STREAM = "PENSTOCK_DECISIONS"
+SCALER_STREAM = "PENSTOCK_SCALER"
 CONSUMERS_BUCKET = "PENSTOCK_CONSUMERS"
 KEYS_BUCKET = "PENSTOCK_KEYS"
 USAGE_BUCKET = "PENSTOCK_USAGE"
+FILES_BUCKET = "PENSTOCK_FILES"
+BATCHES_BUCKET = "PENSTOCK_BATCHES"
+# Which batch an identical create made a moment ago.
+CREATES_BUCKET = "PENSTOCK_CREATES"
 WEBHOOKS_BUCKET = "PENSTOCK_WEBHOOKS"
 RESPONSES_BUCKET = "PENSTOCK_RESPONSES"
 
@@ -34,6 +39,7 @@ LEARNED_ALL = f"{ROOT}.learned.>"
 DISPATCH_ALL = f"{ROOT}.dispatch.>"
 EVENTS_ALL = f"{ROOT}.events.>"
 DECISIONS_ALL = f"{ROOT}.decisions.>"
+SCALER_ALL = f"{ROOT}.scaler.>"
 TELEMETRY_ALL = f"{ROOT}.telemetry.>"
 
 HEADER_JOB = "Penstock-Job"
@@ -263,6 +269,26 @@ def decisions(pool: str) -> str:
     return f"{ROOT}.decisions.{checked_name(pool, 'pool')}"
 
 
+def scaler_leader() -> str:
+    """Who scales, and until when: one for all pools, because they share their GPUs."""
+    return f"{ROOT}.scaler.leader"
+
+
+def scaler_state(pool: str) -> str:
+    """The newest message: all that the pool's policies remember."""
+    return f"{ROOT}.scaler.{checked_name(pool, 'pool')}.state"
+
+
+def scaler_order(pool: str) -> str:
+    """Written before each change of the fleet, on condition that nobody else did since."""
+    return f"{ROOT}.scaler.{checked_name(pool, 'pool')}.order"
+
+
+def scaler_override(pool: str) -> str:
+    """What a person asked for instead; see `schemas.override`."""
+    return f"{ROOT}.scaler.{checked_name(pool, 'pool')}.override"
+
+
 def bucket_stream(bucket: str) -> str:
     """The stream behind a key-value bucket, by the layout that all NATS clients share."""
     return f"KV_{bucket}"
@@ -285,6 +311,19 @@ def keys_of_tenant(bucket: str, tenant: str) -> str:
 
 def bucket_all(bucket: str) -> str:
     return f"$KV.{bucket}.>"
+
+
+def all_results_of_tenant(tenant: str) -> str:
+    """In whatever pool."""
+    return f"{ROOT}.results.*.{checked_name(tenant, 'tenant')}.*"
+
+
+def gateway_alive(gateway: str) -> str:
+    """Where a gateway says, every second, that it goes on with the batches it has."""
+    return f"{ROOT}.gateways.{checked_name(gateway, 'gateway')}"
+
+
+GATEWAYS_ALL = f"{ROOT}.gateways.*"
 
 
 def response_record(tenant: str, response_id: str) -> str:
