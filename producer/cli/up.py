@@ -45,7 +45,7 @@ async def _run(invocation: Invocation, config: Config, gateway: socket.socket | 
     async with fleet:
         note(f"broker ready at {fleet.url}")
         if gateway:
-            note(f"gateway at {url_of(gateway)}")
+            note(_where(gateway, config.gateway.port))
         if arguments.scale:
             note("no consumer yet: the first job starts one")
         elif not arguments.no_consumer:
@@ -69,15 +69,18 @@ def _gateway_socket(config: Config) -> socket.socket:
     """
     host, wanted = config.gateway.host, config.gateway.port
     try:
-        sock = listening(host, wanted)
+        return listening(host, wanted)
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {host}: {error.strerror}; see gateway.host", param="gateway.host"
         ) from error
-    port = sock.getsockname()[1]
-    if wanted and port != wanted:
-        note(f"port {wanted} is taken; the gateway listens on {port} (choose with --gateway.port)")
-    return sock
+
+
+def _where(gateway: socket.socket, wanted: int) -> str:
+    url = url_of(gateway)
+    if wanted in {0, gateway.getsockname()[1]}:
+        return f"gateway at {url}"
+    return f"gateway at {url}: port {wanted} is taken (choose one with --gateway.port)"
 
 
 def _spec(invocation: Invocation, config: Config, gateway: socket.socket | None) -> Spec:

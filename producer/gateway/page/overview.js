@@ -13,6 +13,7 @@ const LANES = ["interactive", "standard", "bulk"];
 export function Overview() {
   const app = useApp();
   const pool = chosenPool();
+  const decisions = app.overview?.decisions.filter((one) => one.pool === pool?.pool) ?? [];
   if (!app.overview) return html`<p class="quiet-line">Looking…</p>`;
   if (!pool) {
     return html`<div class="panel"><${Empty} title="No pool yet"
@@ -26,12 +27,12 @@ export function Overview() {
         <${Panel} title="Tokens per second" aside=${pool.models.join(", ")}>
           <${Plot} values=${pool.history} label="Tokens per second" />
         <//>
-        <${Consumers} pool=${pool} />
+        <${Consumers} pool=${pool} isScaled=${decisions.length > 0} />
         <${JobsGlance} />
       </div>
       <div>
         <${Backlog} pool=${pool} />
-        <${Lately} decisions=${app.overview.decisions.filter((one) => one.pool === pool.pool)} />
+        <${Lately} decisions=${decisions} />
       </div>
     </div>`;
 }
@@ -112,12 +113,16 @@ function Amounts({ head, rows, paused }) {
     </table>`;
 }
 
-function Consumers({ pool }) {
+function Consumers({ pool, isScaled }) {
   return html`
     <${Panel} title="Consumers" className="third" aside=${pool.consumers.length || ""}>
-      ${pool.consumers.length === 0 ? html`
+      ${pool.consumers.length === 0 && isScaled && html`
+        <${Empty} title="No consumer now" commands=${['penstock submit "What is a penstock?"']}>
+          The scaler starts one when there is work; jobs are kept and wait for it.<//>`}
+      ${pool.consumers.length === 0 && !isScaled && html`
         <${Empty} title="Nobody serves this pool" commands=${[`penstock consumer --consumer.pool ${pool.pool}`]}>
-          Jobs are kept and wait. Start a consumer:<//>` : html`
+          Jobs are kept and wait. Start a consumer:<//>`}
+      ${pool.consumers.length > 0 && html`
         <table class="consumers">
           <thead><tr><th>Consumer</th><th>KV cache</th><th class="n">Tokens/s</th><th class="n">Running</th>
             <th class="n">At door</th><th class="n">Preempted</th></tr></thead>

@@ -10,7 +10,7 @@ const PAD = { top: 10, right: 4, bottom: 20, left: 44 };
 export function Plot({ values, label }) {
   const [box, width] = useWidth();
   const [at, setAt] = useState(null);
-  const top = niceTop(Math.max(...values, 1));
+  const top = niceTop(Math.max(...values, 10));
   const inner = { width: Math.max(1, width - PAD.left - PAD.right), height: HEIGHT - PAD.top - PAD.bottom };
   const x = (age) => PAD.left + inner.width * (1 - age / (SPAN_S - 1));
   const y = (value) => PAD.top + inner.height * (1 - value / top);

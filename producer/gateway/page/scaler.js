@@ -14,8 +14,8 @@ export function Scaler() {
   return html`
     <${Panel} title="Decisions" aside=${decisions.length ? `the latest ${decisions.length}` : ""}>
       ${decisions.length === 0 ? html`
-        <${Empty} title="No scaler has decided anything yet" commands=${["penstock scaler"]}>
-          It starts and stops consumers by what waits, and says why each time. Start one beside the broker:<//>` : html`
+        <${Empty} title="No scaler has decided anything yet" commands=${["penstock up --scale", "penstock scaler"]}>
+          It starts and stops consumers by what waits, and says why each time. Everything on one machine, or a scaler beside a broker that runs:<//>` : html`
         <ol class="decisions">${decisions.map((one) => html`
           <li key=${`${one.pool} ${one.at}`}>
             <div class="when"><time datetime=${new Date(one.at * 1000).toISOString()}>${clock(one.at)}</time>
