@@ -16,6 +16,7 @@ from consumer.presence import telemetry_every_s
 from consumer.puller import Puller
 from consumer.running import HeldJobs
 from consumer.share_tail import TailSharer
+from consumer.worked import Worked
 from infra import telemetry
 from schemas.job import Endpoint
 
@@ -49,6 +50,7 @@ class Figures:
         self._peers = peers
         self._tail = tail
         self._capacity = capacity
+        self.worked = Worked()
         # Jobs that lost their place to an interactive one.
         self.displaced = 0
 
@@ -68,6 +70,7 @@ class Figures:
             "is_draining": is_draining,
             "displaced": self.displaced,
             "every_s": telemetry_every_s(len(self._peers.fresh())),
+            "worked": self.worked.described(self._held),
             "capacity": msgspec.to_builtins(self._capacity()),
         }
 

@@ -299,6 +299,7 @@ class ConsumerService:
             await self._runner.run(held, look_up=look_up)
         finally:
             self._held.remove(held)
+            self._figures.worked.note_left(held, asyncio.get_running_loop().time())
             self._places.note_end()
             self._puller.wake()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import logging
 import random
 import ssl
@@ -216,6 +217,11 @@ class Broker:
     async def next_after(self, stream: str, seq: int, subject: str = ">") -> StoredMessage | None:
         """The first message at or after `seq` whose subject matches, or None. Raises as `last_on`."""
         return await self._direct_get(stream, "", msgspec.json.encode({"seq": seq, "next_by_subj": subject}))
+
+    async def first_since(self, stream: str, unix_ms: int, subject: str = ">") -> StoredMessage | None:
+        """The first message stored at that time or later whose subject matches, or None. Raises as `last_on`."""
+        moment = dt.datetime.fromtimestamp(unix_ms / 1000, dt.UTC).isoformat().replace("+00:00", "Z")
+        return await self._direct_get(stream, "", msgspec.json.encode({"start_time": moment, "next_by_subj": subject}))
 
     async def delete(self, stream: str, seq: int) -> bool:
         """Takes message `seq` out of `stream`; False when it was gone already. Raises as `api`."""

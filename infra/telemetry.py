@@ -55,3 +55,13 @@ ETA_RATIO = Histogram(
     buckets=(0.1, 0.25, 0.5, 0.75, 0.9, 1, 1.1, 1.25, 1.5, 2, 4, 10),
 )
 DISPATCHER_LEADS = Gauge("penstock_dispatcher_leads", "1 where this process orders the pool's backlog.", ["pool"])
+SCALER_LEADS = Gauge("penstock_scaler_leads", "1 where this process scales.")
+SCALER_REPLICAS = Gauge("penstock_scaler_replicas", "Consumers as the driver sees them.", ["pool", "state"])
+SCALER_WANTED = Gauge("penstock_scaler_wanted", "Consumers the policies want.", ["pool"])
+SCALER_TARGET = Gauge("penstock_scaler_target", "Consumers that guard and shares left of it.", ["pool"])
+SCALER_CHANGES = Counter("penstock_scaler_changes_total", "Consumers started or stopped.", ["pool", "action"])
+SCALER_AGE_SECONDS = Gauge("penstock_scaler_observation_age_seconds", "Of the oldest thing looked at.", ["pool"])
+SCALER_CRASH_LOOPING = Gauge("penstock_scaler_crash_looping", "Consumers that die again and again.", ["pool"])
+SCALER_COLD_START_SECONDS = Gauge(
+    "penstock_scaler_cold_start_seconds", "From asked for to heard, as measured.", ["pool", "quantile"]
+)

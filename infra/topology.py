@@ -82,6 +82,12 @@ async def provision_events(broker: Broker, cfg: BrokerSection) -> list[Drift]:
     return await _ensure_stream(broker, _events(cfg))
 
 
+async def provision_scaler(broker: Broker, cfg: BrokerSection) -> list[Drift]:
+    """Where the scaler keeps its own, and what it decided. Raises as `provision_shared`."""
+    drift = await _ensure_stream(broker, _scaler(cfg))
+    return drift + await _ensure_stream(broker, _decisions(cfg))
+
+
 async def pools(broker: Broker) -> list[str]:
     """The names of the pools that exist, sorted. Raises BusUnavailable."""
     prefix = subjects.ready_stream("x").removesuffix("x")
@@ -163,6 +169,21 @@ def _events(cfg: BrokerSection) -> dict[str, Any]:
     # The broker's own limit is a thousand, and every webhook endpoint is a durable here.
     return _stream(
         cfg, subjects.EVENTS_STREAM, subjects.EVENTS_ALL, max_age=_ns(cfg.results_kept_s), max_consumers=2048
+    )
+
+
+def _scaler(cfg: BrokerSection) -> dict[str, Any]:
+    return _stream(cfg, subjects.SCALER_STREAM, subjects.SCALER_ALL, max_msgs_per_subject=1)
+
+
+def _decisions(cfg: BrokerSection) -> dict[str, Any]:
+    """A decision a minute and pool is 2 KB: 256 MiB are a month of three pools, or more where little changes."""
+    return _stream(
+        cfg,
+        subjects.DECISIONS_STREAM,
+        subjects.DECISIONS_ALL,
+        max_age=_ns(30 * 24 * 3600),
+        max_bytes=256 * 1024 * 1024,
     )
 
 

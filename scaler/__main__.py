@@ -1,4 +1,4 @@
-"""`python -m scaler dispatcher`."""
+"""`python -m scaler dispatcher|scaler`."""
 
 import sys
 

@@ -1,6 +1,6 @@
 """What a policy's wish may become: limits, steps, rest between changes, and holding still where nothing is certain.
 
-Pure; the last changes are its state. An override by a person comes in as `minimum` = `maximum`.
+Pure; the last changes are its state.
 """
 
 from __future__ import annotations
@@ -61,11 +61,19 @@ class Guard:
             if limited != replicas:
                 replicas = limited
                 reasons.append(why)
+        self._note(replicas, have, now_s)
+        return Ruling(replicas=replicas, reason=" and ".join(reasons))
+
+    def obey(self, asked: int, observation: Observation) -> Ruling:
+        """What a person asked for is not argued with; only remembered as a change."""
+        self._note(asked, observation.replicas, observation.unix_s)
+        return Ruling(replicas=asked)
+
+    def _note(self, replicas: int, have: int, now_s: float) -> None:
         if replicas > have:
             self.state.up_unix_s = now_s
         elif replicas < have:
             self.state.down_unix_s = now_s
-        return Ruling(replicas=replicas, reason=" and ".join(reasons))
 
     def _stepped(self, wanted: int, have: int, observation: Observation) -> tuple[int, str]:
         if wanted > have:
@@ -77,7 +85,9 @@ class Guard:
     def _up(self, wanted: int, have: int, observation: Observation) -> tuple[int, str]:
         s, since_s = self.settings, observation.unix_s - self.state.down_unix_s
         if observation.crash_looping > s.crash_looping_max:
-            return have, f"{observation.crash_looping} consumers die as they start, so no more are added"
+            many = observation.crash_looping
+            who = "1 consumer dies" if many == 1 else f"{many} consumers die"
+            return have, f"{who} again and again, so no more are added"
         if since_s < s.cooldown_up_s:
             return (
                 have,

@@ -42,6 +42,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     interactive_waiting: Tokens = Tokens()
     # Everything else that waits and may start now, in order of its deadline.
     due: list[Due] = []
+    # Of these, jobs for which nobody named a deadline: whoever waits for them has not said that he can.
+    impatient_jobs: int = 0
     # Interactive jobs that began later than they may, since the look before; None where nobody measures it.
     interactive_late: int | None = None
     # What is still to be produced by what runs.

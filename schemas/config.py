@@ -15,7 +15,9 @@ from typing import Annotated, Any, Literal, cast
 
 import msgspec
 
+from schemas.driver_config import DockerSection, KubernetesSection
 from schemas.errors import ConfigError
+from schemas.scaler_config import GuardSection, ScaledPoolSection, ScalerSection, ScalingWindowSection
 from schemas.section import Name, Port, Positive, Seconds, Section
 from schemas.webhooks_config import WebhooksSection
 
@@ -230,6 +232,7 @@ class Config(Section, frozen=True, kw_only=True):
     engine: EngineSection = EngineSection()
     dispatcher: DispatcherSection = DispatcherSection()
     gateway: GatewaySection = GatewaySection()
+    scaler: ScalerSection = ScalerSection()
     log: LogSection = LogSection()
 
 
@@ -322,6 +325,12 @@ def _explained(message: str) -> str:
         GatewaySection,
         LimitsSection,
         WebhooksSection,
+        ScalerSection,
+        ScaledPoolSection,
+        ScalingWindowSection,
+        GuardSection,
+        KubernetesSection,
+        DockerSection,
         EngineSection,
         LogSection,
     )

@@ -20,6 +20,7 @@ LEARNED_STREAM = "PENSTOCK_LEARNED"
 DISPATCH_STREAM = "PENSTOCK_DISPATCH"
 EVENTS_STREAM = "PENSTOCK_EVENTS"
 DECISIONS_STREAM = "PENSTOCK_DECISIONS"
+SCALER_STREAM = "PENSTOCK_SCALER"
 CONSUMERS_BUCKET = "PENSTOCK_CONSUMERS"
 KEYS_BUCKET = "PENSTOCK_KEYS"
 USAGE_BUCKET = "PENSTOCK_USAGE"
@@ -38,6 +39,7 @@ LEARNED_ALL = f"{ROOT}.learned.>"
 DISPATCH_ALL = f"{ROOT}.dispatch.>"
 EVENTS_ALL = f"{ROOT}.events.>"
 DECISIONS_ALL = f"{ROOT}.decisions.>"
+SCALER_ALL = f"{ROOT}.scaler.>"
 TELEMETRY_ALL = f"{ROOT}.telemetry.>"
 
 HEADER_JOB = "Penstock-Job"
@@ -265,6 +267,26 @@ def webhook_durable(endpoint: str) -> str:
 def decisions(pool: str) -> str:
     """What the pool's leading scaler decided, one `schemas.decision.Decision` a message."""
     return f"{ROOT}.decisions.{checked_name(pool, 'pool')}"
+
+
+def scaler_leader() -> str:
+    """Who scales, and until when: one for all pools, because they share their GPUs."""
+    return f"{ROOT}.scaler.leader"
+
+
+def scaler_state(pool: str) -> str:
+    """The newest message: all that the pool's policies remember."""
+    return f"{ROOT}.scaler.{checked_name(pool, 'pool')}.state"
+
+
+def scaler_order(pool: str) -> str:
+    """Written before each change of the fleet, on condition that nobody else did since."""
+    return f"{ROOT}.scaler.{checked_name(pool, 'pool')}.order"
+
+
+def scaler_override(pool: str) -> str:
+    """What a person asked for instead; see `schemas.override`."""
+    return f"{ROOT}.scaler.{checked_name(pool, 'pool')}.override"
 
 
 def bucket_stream(bucket: str) -> str:

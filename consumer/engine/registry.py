@@ -19,6 +19,11 @@ def make_engine(section: EngineSection, data_dir: Path) -> Engine:
     return factory(section, data_dir)
 
 
+def preload(kind: str) -> None:
+    """Imports what an engine of this kind will need, and starts nothing."""
+    import_module(_MODULES[kind]).preload()
+
+
 def environment_defaults(section: EngineSection) -> dict[str, str]:
     """Environment variables the engine's libraries read at import, where the user has set none."""
     if section.kind != "vllm":
@@ -26,3 +31,12 @@ def environment_defaults(section: EngineSection) -> dict[str, str]:
     from consumer.engine.vllm_arguments import environment_defaults as of_vllm  # noqa: PLC0415
 
     return of_vllm(section)
+
+
+def environment_of_zygote(section: EngineSection) -> dict[str, str]:
+    """What a process must begin with whose forks are to run this engine."""
+    if section.kind != "vllm":
+        return {}
+    from consumer.engine.vllm_arguments import environment_of_zygote as of_vllm  # noqa: PLC0415
+
+    return of_vllm()

@@ -48,6 +48,10 @@ def step_seconds(settings: Settings, step: Step[Any]) -> float:
     )
 
 
+def preload() -> None:
+    """Nothing: this module is all it takes."""
+
+
 def make(section: EngineSection, data_dir: Path) -> Engine:  # noqa: ARG001 - it stores nothing
     return SimulatedEngine(settings_of(section), section.model, lambda: unix_ms() // 1000)
 

@@ -14,9 +14,11 @@ import asyncio
 import contextlib
 import logging
 import multiprocessing
+import os
 import time
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ import msgspec
 
 from consumer.engine import tiny_model
 from consumer.engine.port import Admit, Answer, Capacity, Engine, EngineEvent, EngineRequest, KvGroup, Need
+from consumer.engine.vllm_plugin import FORKED
 from schemas.config import EngineSection
 from schemas.errors import ConfigError, EngineFailed, JobMalformed, UnknownEndpoint
 from schemas.job import Endpoint
@@ -37,10 +40,33 @@ _DEATH_CHECK_S = 0.5
 _LOAD_CHECK_S = 0.2
 # Of one prompt in one step, while anything else runs: a few times what a step costs without any.
 _PROMPT_STEP_TOKENS = 1024
+# Where a load and its first request lead; the last three are of vLLM's engine process.
+_PRELOADED = (
+    "vllm.entrypoints.launchers.cli_args",
+    "vllm.engine.arg_utils",
+    "vllm.v1.engine.async_llm",
+    "vllm.entrypoints.launchers.api_server.app_state",
+    "consumer.engine.vllm_arguments",
+    "consumer.engine.vllm_call",
+    "consumer.engine.vllm_errors",
+    "consumer.engine.vllm_tap",
+    "vllm.v1.engine.core",
+    "vllm.v1.worker.gpu_model_runner",
+    "vllm.model_executor.model_loader",
+)
 
 
 def make(section: EngineSection, data_dir: Path) -> Engine:
     return VllmEngine(section, data_dir)
+
+
+def preload() -> None:
+    """All that a consumer and its engine process import, so that both can be forked with it; starts no thread.
+
+    vLLM and its libraries read some variables now, from this process's environment.
+    """
+    for name in _PRELOADED:
+        import_module(name)
 
 
 def _split_long_prompts(config: Any, section: EngineSection) -> None:
@@ -49,6 +75,14 @@ def _split_long_prompts(config: Any, section: EngineSection) -> None:
     if "long_prefill_token_threshold" not in asked and config.scheduler_config.enable_chunked_prefill:
         threshold = min(_PROMPT_STEP_TOKENS, config.model_config.max_model_len)
         config.scheduler_config.long_prefill_token_threshold = threshold
+
+
+def _fork_if_preloaded() -> None:
+    """On CPU vLLM starts an engine process and a worker anew, and each imports everything again: twice 20 s of a core.
+    Where a zygote has it all imported, and has run nothing, they are forked.
+    """
+    if os.environ.get(FORKED):  # noqa: TID251 - it crosses process starts
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"  # noqa: TID251 - vLLM reads no argument for it
 
 
 def stream_interval(streams: int, *, smooth_below: int, interval_max: int) -> int:
@@ -168,6 +202,7 @@ class VllmEngine:
                 raise ConfigError(f"engine: {_reason(error)}", param="engine") from error
             if self._stopping:
                 raise EngineFailed("stopped while it loaded")
+            _fork_if_preloaded()
             _split_long_prompts(config, self._section)
             return AsyncLLM.from_vllm_config(
                 config, stat_loggers=[self._make_tap], disable_log_stats=engine_arguments.disable_log_stats

@@ -29,9 +29,11 @@ class Invocation(NamedTuple):
 PROGRAMS = {
     "consumer": ("consumer",),
     "dispatcher": ("scaler", "dispatcher"),
+    "scaler": ("scaler", "scaler"),
     "gateway": ("producer.gateway",),
     "simulate": ("scaler.simulate",),
     "plan": ("scaler.simulate", "plan"),
+    "schedule": ("scaler.schedule",),
 }
 
 Command = Callable[[Invocation], int]
@@ -47,6 +49,8 @@ COMMANDS = {
     "resume": ("producer.cli.steer", "resume"),
     "tenants": ("producer.cli.steer", "tenants"),
     "jobs": ("producer.cli.jobs", "jobs"),
+    "scale": ("producer.cli.scale", "scale"),
+    "explain": ("producer.cli.scale", "explain"),
     "run-batch": ("producer.cli.run_batch", "run_batch"),
     "config": ("producer.cli.show_config", "show_config"),
 }

@@ -35,13 +35,18 @@ def parser(version: str) -> argparse.ArgumentParser:
     _pause(_command(commands, "resume", "serve again what was paused"))
     _tenants(_command(commands, "tenants", "show what waits by tenant, and change their shares"))
     _run_batch(_command(commands, "run-batch", "run a file of requests (OpenAI batch format)"))
+    _scale(_command(commands, "scale", "ask for a number of consumers by hand, for a while or for good"))
+    _explain(_command(commands, "explain", "say why a pool has as many consumers as it has"))
     _command(commands, "config", "print the effective configuration, secrets masked")
     _passed_on(commands, "consumer", "serve jobs with an engine: `python -m consumer`")
     _passed_on(commands, "dispatcher", "order what waits: `python -m scaler dispatcher`")
+    _passed_on(commands, "scaler", "start and stop consumers as they are needed: `python -m scaler scaler`")
     _passed_on(commands, "gateway", "answer OpenAI clients over HTTP: `python -m producer.gateway`")
     _passed_on(commands, "keys", "create, list and revoke the keys of gateways")
+    _passed_on(commands, "webhooks", "tell servers how batches and responses ended: create, list, rotate, revoke")
     _passed_on(commands, "simulate", "replay a trace through scaling policies: `python -m scaler.simulate`")
     _passed_on(commands, "plan", "how many consumers a load needs, and what they cost")
+    _passed_on(commands, "schedule", "what a pool's windows will do: `penstock schedule test`")
     _passed_on(commands, "bench", "measure: `penstock bench` lists what")
     _passed_on(commands, "chaos", "kill while it works, then count: `penstock chaos` lists what")
     return root
@@ -156,10 +161,28 @@ def _jobs(command: argparse.ArgumentParser) -> None:
 def _up(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", metavar="M", help="what vLLM's --model takes; default: a tiny model made here")
     command.add_argument("--consumers", type=int, default=1, metavar="N", help="how many (default: 1)")
+    command.add_argument(
+        "--scale", action="store_true", help="consumers are started and stopped as they are needed, from zero and back"
+    )
+    command.add_argument(
+        "--max", dest="consumers_max", type=int, metavar="N", help="with --scale: the most (default: one a GPU, or 2)"
+    )
     command.add_argument("--no-consumer", action="store_true", help="no consumer, only the rest")
     command.add_argument("--no-dispatcher", action="store_true", help="jobs go straight to the consumers, unordered")
     command.add_argument("--no-gateway", action="store_true", help="no HTTP, no page")
     command.add_argument("--verbose", action="store_true", help="show everything the consumers and vLLM say")
+
+
+def _scale(command: argparse.ArgumentParser) -> None:
+    command.add_argument("replicas", nargs="?", type=int, metavar="N", help="how many consumers")
+    command.add_argument("--pool", metavar="NAME", help="which one (default: client.pool)")
+    command.add_argument("--for", dest="duration", metavar="TIME", help="30m, 2h …; then the policies decide again")
+    command.add_argument("--auto", action="store_true", help="the policies decide again, now")
+
+
+def _explain(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--pool", metavar="NAME", help="which one (default: client.pool)")
+    command.add_argument("--at", metavar="TIME", help="10m (ago), 14:05, or a date and time (default: now)")
 
 
 def _run_batch(command: argparse.ArgumentParser) -> None:

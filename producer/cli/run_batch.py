@@ -16,6 +16,7 @@ from typing import Literal
 from rich.console import Console
 
 from infra import embedded, settings
+from infra.children import LogLine
 from producer.batch import files, progress
 from producer.batch.run import Order, Plan, Run, discard, plan
 from producer.batch.summary import show_summary
@@ -26,7 +27,6 @@ from producer.cli.settings import broker_url, config_of
 from producer.cli.terminal import note, say_json
 from producer.cli.times import deadline_of
 from producer.client import Client
-from producer.local.children import LogLine
 from producer.local.fleet import Fleet, Spec, Watcher
 from producer.request import lane_of
 from schemas.config import Config

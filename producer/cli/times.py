@@ -42,3 +42,19 @@ def deadline_of(text: str, now: datetime, option: str = "--deadline") -> datetim
             param=option,
         ) from None
     return moment if moment.tzinfo else moment.replace(tzinfo=now.tzinfo)
+
+
+def past_of(text: str, now: datetime, option: str = "--at") -> datetime:
+    """So long before `now`, a time of day that was last, or a date and time.
+
+    Raises:
+        ConfigError: neither, or it is to come.
+    """
+    if _DURATION.fullmatch(text.strip()):
+        return now - timedelta(seconds=seconds_of(text, option))
+    moment = deadline_of(text, now, option)
+    if moment > now and _TIME_OF_DAY.fullmatch(text.strip()):
+        moment -= timedelta(days=1)
+    if moment > now:
+        raise ConfigError(f"{option} {text!r} is still to come", param=option)
+    return moment

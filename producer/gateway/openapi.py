@@ -132,7 +132,7 @@ OPERATIONS = (
         ("200", WebhookEndpoint, _JSON),
     ),
     Operation("post", "/v1/webhook_endpoints/{id}/test", "Send a test event now", (), ("200", WebhookTest, _JSON)),
-    Operation("get", "/v1/overview", _OVERVIEW, (), ("200", Overview, _JSON)),
+    Operation("get", "/v1/overview", _OVERVIEW, (), ("200", Overview, _JSON), is_streamed=True),
     Operation("get", "/livez", "The process lives", (), ("200", str, _TEXT), is_public=True),
     Operation("get", "/readyz", "Requests have somebody to go to", (), ("200", str, _TEXT), is_public=True),
     Operation("get", "/metrics", "Prometheus", (), ("200", str, _TEXT), is_public=True),

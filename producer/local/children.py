@@ -9,61 +9,13 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
-import msgspec
+from infra.children import LogLine, parsed
 
 # A consumer's own message before it gave up is among its last lines.
 LAST_LINES = 40
 LINE_BYTES_MAX = 1024 * 1024
-FIRST_RESTART_S = 1.0
-RESTART_MAX_S = 30.0
-# A consumer that lived this long had started well; its next failure counts as the first.
-WELL_AFTER_S = 60.0
-# One that never became ready will not the next time either.
-STARTS_MAX = 3
-OPERATOR_ERROR = 2
-
-
-class LogLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of a child's output: ours, with its event and fields, or somebody else's text."""
-
-    text: str
-    event: str = ""
-    level: str = ""
-    fields: dict[str, Any] = {}
-
-
-class Death(msgspec.Struct, frozen=True, kw_only=True):
-    """How a consumer ended, and when it is started again; None for never."""
-
-    exit_code: int
-    restart_in_s: float | None
-    reason: str
-
-
-def death_of(exit_code: int, *, lived_s: float, deaths_before: int, was_ready: bool) -> Death:
-    """Whether to start a consumer again that ended unasked, having died `deaths_before` times in a row."""
-    if exit_code == OPERATOR_ERROR:
-        return Death(exit_code=exit_code, restart_in_s=None, reason="a person must change something first")
-    how = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
-    reason = f"{how} after {lived_s:.0f} s"
-    if not was_ready and deaths_before + 1 >= STARTS_MAX:
-        return Death(exit_code=exit_code, restart_in_s=None, reason=f"{reason}, and never ready in {STARTS_MAX} starts")
-    wait_s = min(RESTART_MAX_S, FIRST_RESTART_S * 2**deaths_before)
-    return Death(exit_code=exit_code, restart_in_s=wait_s, reason=reason)
-
-
-def parsed(line: bytes) -> LogLine:
-    text = line.decode("utf-8", "replace").rstrip()
-    if text.startswith("{"):
-        with contextlib.suppress(msgspec.DecodeError):
-            entry: Any = msgspec.json.decode(text)
-            if isinstance(entry, dict) and isinstance(event := cast("dict[str, Any]", entry).get("event"), str):
-                fields = cast("dict[str, Any]", entry)
-                rest = {key: value for key, value in fields.items() if key not in {"ts", "level", "event", "logger"}}
-                return LogLine(text=text, event=event, level=str(fields.get("level", "")), fields=rest)
-    return LogLine(text=text)
 
 
 class Program(NamedTuple):
@@ -75,6 +27,8 @@ class Program(NamedTuple):
 
 CONSUMER = Program(("consumer", "--with-parent"), "consumer.ready")
 GATEWAY = Program(("producer.gateway", "--with-parent"), "gateway.ready")
+# It takes its consumers with it: nothing is left behind.
+SCALER = Program(("scaler", "scaler", "--with-parent", "--drain-at-stop"), "scaler.ready")
 DISPATCHER = Program(("scaler", "dispatcher", "--with-parent"), "dispatcher.ready")
 
 

@@ -48,6 +48,8 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     phase: Literal["starting", "running", "draining", "failing"] = "starting"
     asked_unix_ms: int = 0
     restarts: int = 0
+    # Why it does not run, in the platform's words; empty where it does or only takes its time.
+    reason: str = ""
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,6 +26,8 @@ class ComposedSettings(msgspec.Struct, frozen=True, kw_only=True):
     hold: HoldSettings = HoldSettings()
     budget: BudgetSettings = BudgetSettings()
     windows: list[Window] = []
+    # Without interactive jobs for so long, none are expected. 0: as long as a start must be worth.
+    idle_s: float = 0.0
 
 
 class ComposedState(msgspec.Struct, kw_only=True):
@@ -37,6 +39,8 @@ class ComposedState(msgspec.Struct, kw_only=True):
     all: LoadState = msgspec.field(default_factory=LoadState)
     forecast: ForecastState = msgspec.field(default_factory=ForecastState)
     hold: HoldState = msgspec.field(default_factory=HoldState)
+    # When an interactive job last came or waited.
+    interactive_unix_s: float = -1e18
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,21 +81,30 @@ class Composed:
         self._count_arrivals(observation)
         now_s = observation.unix_s
         load = self.interactive_load(now_s)
-        short = self._short.mean(now_s, self.settings.hold.short_mean_s)
+        short = self._short.mean(now_s, self.settings.hold.short_s(observation.cold_start_s))
         came = observation.arrived.get(INTERACTIVE)
         self._forecast.relax(came.jobs if came else 0, observation.interactive_late, observation.tick_s)
         forecast, headroom = self._forecast.look(
             self._interactive, now_s, observation.cold_start_s, observation.interactive_window_s
         )
+        expected = self._forecast.wish(forecast, headroom)
+        if (quiet := self._quiet(observation)) is not None:
+            load, forecast, headroom, expected = 0.0, 0.0, 0.0, quiet
         found = deadline.need(observation, self.pace, load, self.settings.deadline)
         wishes = [
-            Wish(policy="forecast", target=self._forecast.wish(forecast, headroom)),
+            Wish(policy="forecast", target=expected),
             Wish(policy="deadline", target=deadline.target(found, self.settings.deadline)),
             Wish(policy="backlog", target=self._backlog.wish(observation, self.pace, load, max(0.0, short - load))),
         ]
         waiting_s = self._waiting_s(observation)
         kept = self._hold.kept(observation, waiting_s, forecast, short, self._all.day_mean(now_s))
         wishes.append(Wish(policy="keep", target=kept))
+        if quiet is None and observation.replicas:
+            wishes.append(Wish(policy="stay", target=self._stay(observation)))
+        if jobs := observation.interactive_waiting.jobs:
+            # However little work it is, and however long the start takes.
+            reason = f"{jobs} interactive {'job waits' if jobs == 1 else 'jobs wait'}, so somebody must be there"
+            wishes.append(Wish(policy="wake", target=Target(replicas=1, reason=reason)))
         wanted, reason = 0, "nothing waits, comes or is expected"
         for wish in wishes:
             if wish.target.replicas is not None and wish.target.replicas > wanted:
@@ -134,11 +147,33 @@ class Composed:
         waiting = Tokens(prompt=sum(part.prompt for part in parts), output=sum(part.output for part in parts))
         return self._pace.work_s(observation, waiting)
 
+    def _quiet(self, observation: Observation) -> Target | None:
+        """The end of what is expected of the interactive lane: recent load would keep a replica for hours."""
+        came = observation.arrived.get(INTERACTIVE)
+        if observation.interactive_waiting.jobs or (came and came.jobs):
+            self.state.interactive_unix_s = observation.unix_s
+        idle_s = self._idle_s(observation)
+        quiet_s = observation.unix_s - self.state.interactive_unix_s
+        if quiet_s < idle_s:
+            return None
+        if self.state.interactive_unix_s < 0:
+            return Target(replicas=0, reason="no interactive job ever came")
+        reason = f"no interactive job came for {quiet_s:,.0f} s, and {idle_s:,.0f} s is as long as waiting for one pays"
+        return Target(replicas=0, reason=reason)
+
+    def _stay(self, observation: Observation) -> Target:
+        ago_s, idle_s = observation.unix_s - self.state.interactive_unix_s, self._idle_s(observation)
+        reason = f"an interactive job came {ago_s:,.0f} s ago, and for {idle_s:,.0f} s somebody stays for the next"
+        return Target(replicas=1, reason=reason)
+
+    def _idle_s(self, observation: Observation) -> float:
+        return self.settings.idle_s or self.settings.hold.start_cold_starts * observation.cold_start_s
+
     def _patient(self, observation: Observation, wanted: int, waiting_s: float, interactive: float) -> Target | None:
         """From none, a start for work that has time must be worth it, or pressing."""
         if observation.replicas or wanted == 0 or observation.interactive_waiting.jobs or interactive > 0:
             return None
-        if not observation.due:
+        if not observation.due or observation.impatient_jobs:
             return None
         margin = self.settings.deadline.margin_share
         slack_s = min(due.deadline_unix_s - observation.unix_s - margin * due.window_s for due in observation.due)

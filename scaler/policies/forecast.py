@@ -30,6 +30,8 @@ class ForecastSettings(msgspec.Struct, frozen=True, kw_only=True):
     # Before there are errors to learn from: headroom in replicas, and as a share of the load.
     prior: float = 1.0
     prior_share: float = 0.5
+    # A load smaller than this is no reason yet for a replica that nobody may need.
+    prior_from: float = 0.2
 
 
 class ForecastState(msgspec.Struct, kw_only=True):
@@ -93,7 +95,7 @@ class Forecast:
     def wish(self, forecast: float, headroom: float) -> Target:
         use = self.settings.use
         reason = (
-            f"interactive work is expected to keep {forecast:.2f} replicas busy one cold start from now, "
+            f"interactive work is expected to keep {forecast:.2f} consumers busy when one that starts now is ready, "
             f"and {headroom:.2f} more are headroom learned from past errors"
         )
         return Target(replicas=math.ceil((forecast + headroom) / use - 0.01), reason=reason)
@@ -109,7 +111,8 @@ class Forecast:
             # No interactive work was ever seen.
             return 0.0
         if len(errors) < _FEW:
-            prior = self.settings.prior + self.settings.prior_share * load
+            s = self.settings
+            prior = s.prior * min(1.0, load / s.prior_from) + s.prior_share * load
             return max([prior, *(error for error, _ in errors)])
         if self._sorted_for != (self.state.scored_s, len(errors)):
             self._sorted_for = (self.state.scored_s, len(errors))

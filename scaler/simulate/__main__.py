@@ -9,10 +9,11 @@ from schemas.errors import ConfigError
 
 
 def main() -> int:
+    name = "plan" if sys.argv[1:2] == ["plan"] else "simulate"
     try:
         return commands.main(sys.argv[1:])
     except ConfigError as error:
-        sys.stderr.write(f"penstock simulate: {error}\n")
+        sys.stderr.write(f"penstock {name}: {error}\n")
         return 2
 
 

@@ -29,7 +29,7 @@ def baseline(case: Case, name: str) -> list[Row]:
     """One row with the usual setting, if there is one, and one with the best in hindsight."""
     _, usual, tried = BASELINES[name]
     if not tried:
-        end_s = float(case.workload.arrival_s[-1]) or 1.0
+        end_s = max(60.0, float(case.workload.arrival_s[-1]))
         rows: list[Row] = []
         for setting in static_settings(case.bound.gpu_s / end_s):
             rows.append(one(case, name, setting))

@@ -11,6 +11,8 @@ from scaler.simulate.workload import Trace
 def thinned(trace: Trace, share: float, seed: int = 0) -> Trace:
     """Each request kept with probability `share`."""
     kept = np.random.default_rng(seed).random(len(trace.arrival_s)) < share
+    if not kept.any():
+        kept[0] = True
     return Trace(
         name=f"{trace.name}-thin{share:g}",
         arrival_s=trace.arrival_s[kept] - trace.arrival_s[kept][0],

@@ -51,3 +51,17 @@ class ServiceModel(msgspec.Struct, frozen=True, kw_only=True):
     def alone_s(self, prompt: Floats, output: Floats) -> Floats:
         """How long each job takes on an idle replica."""
         return self.prompt_token_s * prompt + (self.step_s + self.sequence_s) * output
+
+
+def measured(prefill_tokens_per_s: float, decode_tokens_per_s: float, model: ServiceModel) -> ServiceModel:
+    """The service model of a replica whose rates alone were measured: steps keep their shape and are scaled.
+
+    `decode_tokens_per_s` is that of a full batch with nothing prefilled.
+    """
+    scale = (1 / decode_tokens_per_s) / model.output_token_s
+    return msgspec.structs.replace(
+        model,
+        prompt_token_s=1 / prefill_tokens_per_s,
+        step_s=model.step_s * scale,
+        sequence_s=model.sequence_s * scale,
+    )

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable
-from datetime import datetime
-
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from scaler.observation import INTERACTIVE
 from scaler.simulate.service import Floats
-from schemas.errors import ConfigError
 
 Ints = NDArray[np.int64]
 
@@ -91,34 +86,3 @@ def with_lanes(trace: Trace, lanes: tuple[LaneRule, ...] | None = None, seed: in
         output=np.maximum(trace.output[order], 1.0),
         lane=lane[order].astype(np.int64),
     )
-
-
-def read_csv(lines: Iterable[str], name: str) -> Trace:
-    """A trace file: a heading, then a time (ISO, or seconds), prompt tokens, output tokens a line.
-
-    Raises:
-        ConfigError: a line does not say that; names it.
-    """
-    rows: list[tuple[float, float, float]] = []
-    reader = csv.reader(lines)
-    next(reader, None)
-    for number, row in enumerate(reader, start=2):
-        if not row:
-            continue
-        try:
-            rows.append((_seconds(row[0]), float(row[1]), float(row[2])))
-        except (ValueError, IndexError) as error:
-            raise ConfigError(f"{name}, line {number}: not `time,prompt tokens,output tokens`: {error}") from error
-    if not rows:
-        raise ConfigError(f"{name}: no requests in it")
-    rows.sort()
-    table = np.array(rows)
-    return Trace(name=name, arrival_s=table[:, 0] - table[0, 0], prompt=table[:, 1], output=table[:, 2])
-
-
-def _seconds(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        # Seven digits after the point, which Python 3.11 cuts to six.
-        return datetime.fromisoformat(text).timestamp()

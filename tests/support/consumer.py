@@ -122,3 +122,10 @@ class DispatcherProcess(ChildProcess):
 
     def __init__(self, url: str, data_dir: Path, *arguments: str) -> None:
         super().__init__(url, data_dir, ("scaler", "dispatcher"), "dispatcher.ready", *arguments)
+
+
+class ScalerProcess(ChildProcess):
+    """`async with ScalerProcess(url, …) as scaler:` leads or stands by. Its consumers outlive it: see `end_fleet`."""
+
+    def __init__(self, url: str, data_dir: Path, *arguments: str) -> None:
+        super().__init__(url, data_dir, ("scaler", "scaler"), "scaler.ready", *arguments)

@@ -40,6 +40,8 @@ _ANSWER_S = 5.0
 # After the broker had no durable to ask, or none to give.
 _PAUSE_S = 1.0
 _IDLE = "408"
+# The record's time is a gateway's, an event's is the broker's.
+_SKEW_MS = 5000
 # So that what failed together does not come back together.
 _JITTER = 0.1
 
@@ -119,7 +121,7 @@ class Deliverer:
             self._broker,
             name,
             kinds or [subjects.events_of_tenant(self.record.tenant)],
-            since_unix_ms=self.record.created_unix_ms,
+            since_unix_ms=self.record.created_unix_ms - _SKEW_MS,
             kept_s=self._means.broker_cfg.results_kept_s,
             ack_wait_s=_ACK_WAIT * self._means.cfg.timeout_s,
         )

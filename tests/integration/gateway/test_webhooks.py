@@ -357,6 +357,24 @@ def test_so_many_endpoints_a_tenant_and_no_more(nats_url: str) -> None:
     run(story)
 
 
+def test_who_asks_in_the_background_is_told_of_the_end(shared: tuple[str, Path]) -> None:
+    async def story() -> None:
+        async with GatewayProcess(*shared, *HERE) as gateway, Receiver() as receiver, gateway.openai() as client:
+            await endpoint(gateway, receiver.url)
+            asked = await client.responses.create(
+                model="tiny", input="Tell me of water", background=True, max_output_tokens=5
+            )
+            (got,) = await receiver.until(1)
+            event = json.loads(got.body)
+            answer = await client.responses.retrieve(event["data"]["id"])
+
+        assert event["data"]["id"] == asked.id
+        assert event["type"] == f"response.{answer.status}"
+        assert answer.output_text
+
+    run(story)
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 def test_an_endpoint_is_called_over_tls_and_must_be_who_it_says(nats_url: str, tmp_path: Path) -> None:
     async def story() -> None:

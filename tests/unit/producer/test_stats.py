@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from infra.children import death_of, parsed
 from producer.batch.stats import Quantiles, Stats
-from producer.local.children import death_of, parsed
 from schemas.frames import Delta, Started
 from schemas.result import ErrorDetail, Result, Status, Timing, Usage
 

@@ -21,7 +21,7 @@ def test_a_consumer_that_dies_as_it_starts_is_not_multiplied() -> None:
     ruling = Guard(GuardSettings()).rule(6, an_observation(ready=1, crash_looping=1))
 
     assert ruling.replicas == 1
-    assert "die as they start" in ruling.reason
+    assert "again and again" in ruling.reason
 
 
 def test_a_crash_loop_does_not_prevent_stopping() -> None:

@@ -1,0 +1,1 @@
+"""`penstock schedule`: what a pool's windows will do, before they do it."""
