@@ -21,7 +21,7 @@ from producer.gateway.batches.contents import Upload, chunks
 from producer.gateway.batches.desk import Desk
 from producer.gateway.batches.record import BatchRecord, FileRecord, file_prefix, side_file_id
 from producer.gateway.batches.records import BatchRecords, Change, FileRecords
-from producer.gateway.batches.run import Gates, Run
+from producer.gateway.batches.run import Run, Shared
 from producer.gateway.directory import Directory, Presence
 from producer.ids import job_id
 from schemas.config import BrokerSection, GatewaySection
@@ -178,7 +178,7 @@ class Office:
 
 
 def run_of(desk: Desk, record: BatchRecord, *, is_sure: bool = True) -> Run:
-    return Run(desk, record, is_sure=lambda: is_sure, gates=Gates())
+    return Run(desk, record, is_sure=lambda: is_sure, shared=Shared(desk.broker))
 
 
 async def taken_over(desk: Desk, record: BatchRecord) -> BatchRecord:

@@ -87,7 +87,7 @@ async def create(desk: Desk, tenant: str, asked: BatchRequest, *, key: str | Non
     """
     window_s = window_s_of(asked.completion_window, window_s_max)
     file = await desk.files.read(tenant, _checked_file_id(asked.input_file_id))
-    if file is None:
+    if file is None or (file.expires_at and file.expires_at <= desk.now_s):
         raise NotFound(f"there is no file {asked.input_file_id!r}", param="input_file_id", code="file_not_found")
     if file.purpose != "batch":
         raise JobMalformed(

@@ -16,12 +16,13 @@ import msgspec
 import nats.errors
 from nats.aio.msg import Msg
 
+from infra import telemetry
 from producer.cancelling_many import cancel_many
 from producer.gateway.batches import life
 from producer.gateway.batches.desk import Desk
 from producer.gateway.batches.record import BatchRecord, LostBatch
 from producer.gateway.batches.records import NoSuchRecord
-from producer.gateway.batches.run import Gates, Run
+from producer.gateway.batches.run import Run, Shared
 from schemas import subjects
 from schemas.errors import PenstockError
 
@@ -69,7 +70,7 @@ class Keeper:
         self._listening_s = 0.0
         self._beaten_s = 0.0
         self._cursor = 1
-        self._gates = Gates()
+        self._shared = Shared(desk.broker)
         self._wake = asyncio.Event()
 
     async def open(self) -> None:
@@ -111,6 +112,7 @@ class Keeper:
         finally:
             beating.cancel()
             await self._give_back()
+            await self._shared.answers.close()
             await asyncio.gather(beating, return_exceptions=True)
 
     async def _beat(self) -> None:
@@ -189,9 +191,10 @@ class Keeper:
         return record
 
     def _start(self, record: BatchRecord) -> None:
-        run = Run(self._desk, record, is_sure=self._is_sure, gates=self._gates)
+        run = Run(self._desk, record, is_sure=self._is_sure, shared=self._shared)
         task = asyncio.create_task(self._guarded(run), name=record.id)
         self._running[record.id] = _Running(run, task)
+        telemetry.BATCHES.set(len(self._running))
 
     async def _guarded(self, run: Run) -> None:
         batch = run.record.id
@@ -211,6 +214,7 @@ class Keeper:
             self._retry(batch, repr(error))
         finally:
             del self._running[batch]
+            telemetry.BATCHES.set(len(self._running))
 
     def _retry(self, batch: str, why: str) -> None:
         """From the record as it is stored: it is not known how much of what was done was."""

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 from collections.abc import Callable
 
+from infra import telemetry
 from producer.gateway.batches import life
 from producer.gateway.batches.desk import Desk
 from producer.gateway.batches.record import (
@@ -93,6 +94,8 @@ class Progress:
         error = await self._put("error", tally.data("error"), number)
         step = tally.step(output, error)
         await self.update(lambda now: life.progressed(now, step))
+        telemetry.BATCH_LINES.labels("completed").inc(tally.completed)
+        telemetry.BATCH_LINES.labels("failed").inc(tally.failed)
 
     async def _put(self, side: Side, data: bytes, number: int) -> Segment | None:
         if not data:

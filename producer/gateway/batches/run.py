@@ -9,11 +9,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from functools import partial
 
+from infra.broker import Broker
 from infra.file_store import NoSuchObject
 from producer import stored
 from producer.cancelling_many import cancel_many
 from producer.gateway.batches import closing, life
+from producer.gateway.batches.answer_pages import AnswerPages
 from producer.gateway.batches.answers import answer_of
 from producer.gateway.batches.contents import pages
 from producer.gateway.batches.desk import Desk
@@ -37,22 +40,21 @@ _QUIET_S = 2.0
 _LAST_ANSWERS_S = 20.0
 
 
-class Gates:
-    """What a gateway holds in memory for all its batches together."""
+class Shared:
+    """What the batches of a gateway have in common, so that many of them take no more memory than a few."""
 
-    def __init__(self) -> None:
+    def __init__(self, broker: Broker) -> None:
         # Surveys and closings: each holds the ids of all lines of its batch.
         self.whole_batches = asyncio.Semaphore(2)
-        # Pages of the results stream, 16 MB at most.
-        self.answers = asyncio.Semaphore(2)
+        self.answers = AnswerPages(partial(_read_answers, broker))
 
 
 class Run:
     """`is_sure`: see `Progress`."""
 
-    def __init__(self, desk: Desk, record: BatchRecord, *, is_sure: Callable[[], bool], gates: Gates) -> None:
+    def __init__(self, desk: Desk, record: BatchRecord, *, is_sure: Callable[[], bool], shared: Shared) -> None:
         self._desk = desk
-        self._gates = gates
+        self._shared = shared
         self._progress = Progress(desk, record, is_sure)
         self._prefix = f"{record.id}-"
 
@@ -68,12 +70,12 @@ class Run:
         if not self.record.is_over:
             if not self.record.ending:
                 if not self.record.cursor:
-                    async with self._gates.whole_batches:
+                    async with self._shared.whole_batches:
                         await self._survey()
                 if not self.record.is_over:
                     await self._work()
             if not self.record.is_over:
-                async with self._gates.whole_batches:
+                async with self._shared.whole_batches:
                     await closing.close(self._desk, self._progress)
         await closing.tell(self._desk, self._progress)
 
@@ -193,11 +195,7 @@ class Run:
 
     async def _collect(self) -> bool:
         """Takes the next answers, if there are any. Each is stored once and read in order, so none comes twice."""
-        wanted = subjects.all_results_of_tenant(self.record.tenant)
-        async with self._gates.answers:
-            page = await stored.page(
-                self._desk.broker, subjects.RESULTS_STREAM, wanted, start_seq=self._progress.tally.cursor
-            )
+        page = await self._shared.answers.page(self.record.tenant, self._progress.tally.cursor)
         # No pause from here on: the cursor and what was taken must be stored together.
         tally = self._progress.tally
         for found in page:
@@ -223,3 +221,8 @@ class Run:
                     await self._progress.commit()
             else:
                 await asyncio.sleep(_LOOK_S[0])
+
+
+async def _read_answers(broker: Broker, tenant: str, start_seq: int) -> list[stored.Found]:
+    wanted = subjects.all_results_of_tenant(tenant)
+    return await stored.page(broker, subjects.RESULTS_STREAM, wanted, start_seq=start_seq)

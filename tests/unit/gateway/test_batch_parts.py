@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from producer.gateway.batches import life
+from producer.gateway.batches.answer_pages import AnswerPages
 from producer.gateway.batches.answers import answer_of
 from producer.gateway.batches.create import window_s_of
 from producer.gateway.batches.life import NotCancellable, Step
@@ -19,6 +21,7 @@ from producer.gateway.batches.split import Line
 from producer.gateway.batches.survey import EMBEDDING_INPUTS_MAX, ERRORS_MAX, Survey
 from producer.gateway.batches.tally import Tally, pause_s
 from producer.gateway.batches.views import Page, cut, page_of
+from producer.stored import Found
 from schemas.errors import JobMalformed, UnknownModel
 from schemas.result import ErrorDetail, Result, Status
 
@@ -263,3 +266,34 @@ def test_a_tally_that_only_moved_its_cursor_is_worth_storing() -> None:
     tally.cursor = 6
     assert not tally.is_empty
     assert tally.next().is_empty
+
+
+def test_batches_that_have_read_equally_far_share_what_one_of_them_asked_for() -> None:
+    stream = [Found(f"r.{seq}", seq, b"x" * 100, "") for seq in range(1, 6)]
+    asked: list[tuple[str, int]] = []
+
+    async def read(tenant: str, start_seq: int) -> list[Found]:
+        asked.append((tenant, start_seq))
+        await asyncio.sleep(0)
+        return stream[start_seq - 1 : start_seq + 1]
+
+    async def read_all(pages: AnswerPages) -> list[int]:
+        cursor, seen = 1, []
+        while page := await pages.page("ann", cursor):
+            seen += [found.seq for found in page]
+            cursor = page[-1].seq + 1
+        return seen
+
+    async def story() -> None:
+        pages = AnswerPages(read)
+        quitter = asyncio.create_task(pages.page("ann", 1))
+        readers = [asyncio.create_task(read_all(pages)) for _ in range(3)]
+        await asyncio.sleep(0)
+        quitter.cancel()
+        assert [await reader for reader in readers] == [[1, 2, 3, 4, 5]] * 3
+        assert asked == [("ann", 1), ("ann", 3), ("ann", 5), ("ann", 6)]
+        # The end is asked for each time: something may have come.
+        await pages.page("ann", 6)
+        assert asked[-2:] == [("ann", 6)] * 2
+
+    asyncio.run(story())
