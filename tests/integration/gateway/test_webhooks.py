@@ -375,6 +375,25 @@ def test_who_asks_in_the_background_is_told_of_the_end(shared: tuple[str, Path])
     run(story)
 
 
+def test_who_has_a_batch_run_is_told_of_its_end_once(shared: tuple[str, Path]) -> None:
+    async def story() -> None:
+        async with GatewayProcess(*shared, *HERE) as gateway, Receiver() as receiver, gateway.openai() as client:
+            made = await endpoint(gateway, receiver.url, events=["batch.completed"])
+            body = {"model": "tiny", "messages": [{"role": "user", "content": "Tell me of water"}], "max_tokens": 3}
+            line = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": body}
+            file = await client.files.create(file=("a.jsonl", json.dumps(line).encode()), purpose="batch")
+            batch = await client.batches.create(
+                input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+            )
+            (got,) = await receiver.until(1)
+            event = gateway.openai(webhook_secret=made["secret"]).webhooks.unwrap(got.body, got.headers)
+            assert event.type == "batch.completed"
+            assert event.data.id == batch.id
+            assert (await client.batches.retrieve(event.data.id)).status == "completed"
+
+    run(story)
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 def test_an_endpoint_is_called_over_tls_and_must_be_who_it_says(nats_url: str, tmp_path: Path) -> None:
     async def story() -> None:
