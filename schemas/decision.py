@@ -66,6 +66,10 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     failed: str = ""
 
 
+# What a policy means by its number, where that is not a wish.
+_VERBS = {"budget": "allowed at most", "schedule": "asked for at least"}
+
+
 def sentences(decision: Decision) -> list[str]:
     """The decision for someone who never read this code."""
     seen = decision.inputs
@@ -80,20 +84,25 @@ def sentences(decision: Decision) -> list[str]:
             f"{_consumers(seen.crash_looping, 'dies', 'die')} again and again: look at why before anything else."
         )
     for wish in decision.wishes:
-        wanted = "had no wish" if wish.replicas is None else f"wanted {_consumers(wish.replicas)}"
+        verb = _VERBS.get(wish.policy, "wanted")
+        wanted = "had no wish" if wish.replicas is None else f"{verb} {_consumers(wish.replicas)}"
         lines.append(f"The policy {wish.policy} {wanted}: {wish.reason}.")
+    if decision.wishes:
+        lines.append(f"Together they came to {_consumers(decision.wanted)}.")
     if decision.override is not None:
         until = moment(decision.override_until_unix_ms)
         end = f"until {until}" if until else "until further notice"
         lines.append(f"A person asked for {_consumers(decision.override)} {end}, whatever the policies wish.")
-    if decision.guard:
+    if decision.action == "hold":
+        lines.append(f"The guard decided nothing: {decision.guard}.")
+    elif decision.guard:
         lines.append(f"The guard made {_consumers(decision.target)} of {decision.wanted}: {decision.guard}.")
     return [*lines, _action(decision)]
 
 
 def moment(unix_ms: int) -> str:
-    """`2026-11-28 22:00 UTC`; empty for none."""
-    return f"{dt.datetime.fromtimestamp(unix_ms / 1000, dt.UTC):%Y-%m-%d %H:%M} UTC" if unix_ms else ""
+    """`2026-11-28 22:00:00 UTC`; empty for none."""
+    return f"{dt.datetime.fromtimestamp(unix_ms / 1000, dt.UTC):%Y-%m-%d %H:%M:%S} UTC" if unix_ms else ""
 
 
 def _action(decision: Decision) -> str:

@@ -29,6 +29,7 @@ BENCHES = {
 PASSED_ON = {
     "deadlines": "a simulated day of deadlines: what is missed, and what was refused for good reason",
     "order": "the index of a million waiting jobs: memory, time and shares",
+    "wake": "from the first job of an empty pool to its consumer's process",
     "fairness": "a million jobs of ten thousand tenants, served by their weights",
 }
 _RUNNER = "scaler.bench"

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from infra.children import LogLine
+from infra.gpus import gpus_here
 from producer.cli.main import Invocation
 from producer.cli.terminal import note
 from producer.local.fleet import Watcher
+from schemas.config import Config
+from schemas.errors import ConfigError
 
+# Each vLLM on a CPU wants some GB and all cores.
+_MOST_WITHOUT_GPUS = 2
 # Fields that a person at a terminal does not need beside the event.
 _QUIET_FIELDS = {"consumer", "pid"}
 
@@ -18,6 +25,24 @@ def consumer_arguments(invocation: Invocation, *, pool: str) -> list[str]:
     if arguments.model:
         words += ["--engine.model", arguments.model]
     return [*words, "--consumer.pool", pool]
+
+
+def scaler_arguments(invocation: Invocation, config: Config) -> list[str]:
+    """The same configuration as ours, for a scaler that starts consumers here.
+
+    Raises:
+        ConfigError: `--max` and `scaler.pools` say different things.
+    """
+    words = consumer_arguments(invocation, pool=config.consumer.pool)
+    most: int | None = invocation.arguments.consumers_max
+    if config.scaler.pools:
+        if most is not None:
+            raise ConfigError("scaler.pools says how many consumers there may be: leave --max out", param="--max")
+        return words
+    pool = {"maximum": most or len(gpus_here(invocation.environment)) or _MOST_WITHOUT_GPUS, "cold_start_s": 60.0}
+    pools = msgspec.json.encode({config.consumer.pool: pool}).decode()
+    # Beyond our own grace nobody waits for a drain at Ctrl-C; until then a consumer may take its time.
+    return [*words, "--scaler.driver", "process", "--scaler.pools", pools]
 
 
 def shared_arguments(invocation: Invocation) -> list[str]:

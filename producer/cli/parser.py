@@ -48,6 +48,7 @@ def parser(version: str) -> argparse.ArgumentParser:
     _passed_on(commands, "plan", "how many consumers a load needs, and what they cost")
     _passed_on(commands, "schedule", "what a pool's windows will do: `penstock schedule test`")
     _passed_on(commands, "bench", "measure: `penstock bench` lists what")
+    _passed_on(commands, "chaos", "kill while it works, then count: `penstock chaos` lists what")
     return root
 
 
@@ -160,6 +161,12 @@ def _jobs(command: argparse.ArgumentParser) -> None:
 def _up(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", metavar="M", help="what vLLM's --model takes; default: a tiny model made here")
     command.add_argument("--consumers", type=int, default=1, metavar="N", help="how many (default: 1)")
+    command.add_argument(
+        "--scale", action="store_true", help="consumers are started and stopped as they are needed, from zero and back"
+    )
+    command.add_argument(
+        "--max", dest="consumers_max", type=int, metavar="N", help="with --scale: the most (default: one a GPU, or 2)"
+    )
     command.add_argument("--no-consumer", action="store_true", help="no consumer, only the rest")
     command.add_argument("--no-dispatcher", action="store_true", help="jobs go straight to the consumers, unordered")
     command.add_argument("--no-gateway", action="store_true", help="no HTTP, no page")

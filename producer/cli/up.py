@@ -8,9 +8,11 @@ import socket
 from collections.abc import Coroutine
 from typing import Any
 
+import msgspec
+
 from infra import life, settings
 from producer.cli.exits import Exit
-from producer.cli.local_consumers import LogView, consumer_arguments, shared_arguments
+from producer.cli.local_consumers import LogView, consumer_arguments, scaler_arguments, shared_arguments
 from producer.cli.main import Invocation
 from producer.cli.settings import config_of
 from producer.cli.terminal import is_terminal, note, say, say_json
@@ -29,6 +31,8 @@ async def _up(invocation: Invocation) -> int:
     config = config_of(invocation, more=["--engine.model", arguments.model] if arguments.model else None)
     if arguments.consumers < 1:
         raise ConfigError("--consumers must be at least 1; --no-consumer starts only the broker", param="--consumers")
+    if arguments.consumers_max is not None and (arguments.consumers_max < 1 or not arguments.scale):
+        raise ConfigError("--max is the most consumers that --scale may start: at least 1", param="--max")
     with contextlib.ExitStack() as held:
         gateway = None if arguments.no_gateway else held.enter_context(_gateway_socket(config))
         return await _run(invocation, config, gateway)
@@ -42,7 +46,9 @@ async def _run(invocation: Invocation, config: Config, gateway: socket.socket | 
         note(f"broker ready at {fleet.url}")
         if gateway:
             note(f"gateway at {url_of(gateway)}")
-        if not arguments.no_consumer:
+        if arguments.scale:
+            note("no consumer yet: the first job starts one")
+        elif not arguments.no_consumer:
             note(f"starting {config.engine.kind} with model {config.engine.model} …")
         if await _unless_stopped(stop, fleet.wait_ready()):
             _show_ready(config, fleet, url_of(gateway) if gateway else "", as_json=arguments.json)
@@ -79,16 +85,28 @@ def _spec(invocation: Invocation, config: Config, gateway: socket.socket | None)
     fd = gateway.fileno() if gateway else -1
     return Spec(
         config=config,
-        consumers=0 if arguments.no_consumer else arguments.consumers,
+        consumers=0 if arguments.no_consumer or arguments.scale else arguments.consumers,
         consumer_arguments=consumer_arguments(invocation, pool=config.consumer.pool),
         has_dispatcher=not arguments.no_dispatcher,
         dispatcher_arguments=shared_arguments(invocation),
+        scaler_arguments=scaler_arguments(invocation, config) if arguments.scale else [],
         gateway_fd=fd,
-        gateway_arguments=["--listening-fd", str(fd), *shared_arguments(invocation)],
+        # A pool without consumers is no reason to refuse a request where the scaler starts one.
+        gateway_arguments=[
+            *("--listening-fd", str(fd)),
+            *(_for_later(config) if arguments.scale else ()),
+            *shared_arguments(invocation),
+        ],
         environment=invocation.environment,
         broker_dir=None if config.broker.url else settings.data_dir(config, invocation.environment),
         url=config.broker.url,
     )
+
+
+def _for_later(config: Config) -> list[str]:
+    """What a gateway must be told of a pool in which nobody may be there to ask."""
+    models = msgspec.json.encode({config.engine.model: config.consumer.pool}).decode()
+    return ["--gateway.wait_for_consumers", "true", "--gateway.models", models]
 
 
 async def _unless_stopped(stop: life.Stop, work: Coroutine[Any, Any, None]) -> bool:
@@ -115,9 +133,13 @@ async def _skip(stop: life.Stop, fleet: Fleet) -> None:
 def _show_ready(config: Config, fleet: Fleet, gateway_url: str, *, as_json: bool) -> None:
     if as_json:
         pids = {"consumer_pids": fleet.consumer_pids, "dispatcher_pid": fleet.dispatcher_pid}
+        pids["scaler_pid"] = fleet.scaler_pid
         gateway = {"gateway_url": gateway_url, "gateway_pid": fleet.gateway_pid}
         say_json({"ready": True, "url": fleet.url, "pool": config.consumer.pool, **pids, **gateway})
         return
+    consumers = ", ".join(f"pid {pid}" for pid in fleet.consumer_pids)
+    if fleet.scaler_pid:
+        consumers = f"as needed, by the scaler (pid {fleet.scaler_pid}); `penstock explain` says why"
     bold, plain = ("\x1b[1m", "\x1b[0m") if is_terminal() else ("", "")
     say(f"""
 {bold}penstock is up.{plain}
@@ -125,7 +147,7 @@ def _show_ready(config: Config, fleet: Fleet, gateway_url: str, *, as_json: bool
   pool       {config.consumer.pool}
   model      {config.engine.model} on {config.engine.kind}
   dispatcher {f"pid {fleet.dispatcher_pid}" if fleet.dispatcher_pid else "none"}
-  consumers  {", ".join(f"pid {pid}" for pid in fleet.consumer_pids) or "none"}
+  consumers  {consumers or "none"}
   gateway    {f"{gateway_url}/v1 (pid {fleet.gateway_pid})" if gateway_url else "none"}
 {
         f'''

@@ -27,6 +27,8 @@ class Program(NamedTuple):
 
 CONSUMER = Program(("consumer", "--with-parent"), "consumer.ready")
 GATEWAY = Program(("producer.gateway", "--with-parent"), "gateway.ready")
+# It takes its consumers with it: nothing is left behind.
+SCALER = Program(("scaler", "scaler", "--with-parent", "--drain-at-stop"), "scaler.ready")
 DISPATCHER = Program(("scaler", "dispatcher", "--with-parent"), "dispatcher.ready")
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from infra.children import FIRST_RESTART_S, WELL_AFTER_S, LogLine, death_of, last_words
 from infra.embedded import EmbeddedServer
-from producer.local.children import CONSUMER, DISPATCHER, GATEWAY, Child, Program
+from producer.local.children import CONSUMER, DISPATCHER, GATEWAY, SCALER, Child, Program
 from schemas.config import Config
 from schemas.errors import EngineFailed
 
@@ -33,6 +33,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     # Orders what waits. A run of one file needs none: all its jobs are alike.
     has_dispatcher: bool = False
     dispatcher_arguments: list[str] = []
+    # Starts and stops consumers as they are needed, beside or instead of those above; empty: there is none.
+    scaler_arguments: list[str] = []
     # Answers HTTP, the page included, on a socket that listens already; -1: there is none.
     gateway_fd: int = -1
     gateway_arguments: list[str] = []
@@ -93,6 +95,11 @@ class Fleet:
     def dispatcher_pid(self) -> int:
         """0 when there is none."""
         return next((child.pid for child in self._children if child.program is DISPATCHER), 0)
+
+    @property
+    def scaler_pid(self) -> int:
+        """0 when there is none."""
+        return next((child.pid for child in self._children if child.program is SCALER), 0)
 
     @property
     def gateway_pid(self) -> int:
@@ -176,6 +183,8 @@ class Fleet:
             self._start(f"consumer-{number}", [*self._spec.consumer_arguments, *own], CONSUMER)
         if self._spec.has_dispatcher:
             self._start("dispatcher", self._spec.dispatcher_arguments, DISPATCHER)
+        if self._spec.scaler_arguments:
+            self._start("scaler", self._spec.scaler_arguments, SCALER)
         if self._spec.gateway_fd >= 0:
             self._start("gateway", self._spec.gateway_arguments, GATEWAY, (self._spec.gateway_fd,))
 

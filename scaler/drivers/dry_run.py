@@ -50,7 +50,8 @@ class DryRun:
 
     def _new(self, pool: str, now: int) -> Replica:
         name = f"{pool[:48]}-dry-{self._new_id()}"
-        return Replica(id=name, consumer=name, phase="running", asked_unix_ms=now)
+        # No consumer: nobody will ever hear of it.
+        return Replica(id=name, phase="running", asked_unix_ms=now)
 
     def _read(self) -> dict[str, list[Replica]]:
         try:

@@ -11,6 +11,7 @@ from random import Random
 
 import msgspec
 
+from infra.gpus import gpus_here
 from infra.life import unix_ms
 from scaler.drivers.containers import ContainerProgram, settings_to_pass_on
 from scaler.drivers.docker import DockerDriver
@@ -146,14 +147,3 @@ def _passed_on(arguments: Sequence[str]) -> list[str]:
             passed.append(word)
             skips_value = False
     return passed
-
-
-def gpus_here(environment: Mapping[str, str]) -> list[str]:
-    """Those that this process may use, by number; none where the machine has none."""
-    allowed = environment.get("CUDA_VISIBLE_DEVICES")
-    if allowed is not None:
-        return [one.strip() for one in allowed.split(",") if one.strip() and one.strip() != "-1"]
-    try:
-        return [str(number) for number in range(len(list(Path("/proc/driver/nvidia/gpus").iterdir())))]
-    except OSError:
-        return []

@@ -24,8 +24,9 @@ class Crashes:
             # A failing one has died once more than it was started again.
             died = replica.restarts + (replica.phase == "failing")
             deaths = self._deaths_s.setdefault(replica.id, [])
-            # Found in this state, it counts as having come to it now.
-            deaths += [now_s] * max(0, died - self._restarts.get(replica.id, 0))
+            # Of one that is found at work nobody knows when it died, and it lives.
+            before = self._restarts.get(replica.id, 0 if replica.phase == "failing" else died)
+            deaths += [now_s] * max(0, died - before)
             self._deaths_s[replica.id] = recent = [at for at in deaths if at > now_s - _WITHIN_S]
             known[replica.id] = max(died, self._restarts.get(replica.id, 0))
             looping += len(recent) > _DEATHS

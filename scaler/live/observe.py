@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from scaler.drivers.port import Replica
 from scaler.live.learned import Learned, Mean
 from scaler.live.reports import LaneWork, Report, Worked
 from scaler.live.seen import Seen
@@ -60,7 +61,7 @@ class Observer:
         arrived = self._arrived(waiting, started, tick_s)
         staying = [one for one in seen.fleet.replicas if one.phase != "draining"]
         names = {report.consumer for report in ready}
-        starting_s = [seen.unix_s - one.asked_unix_ms / 1000 for one in staying if one.consumer not in names]
+        starting_s = [seen.unix_s - one.asked_unix_ms / 1000 for one in staying if not _is_ready(one, names)]
         draining = len(seen.fleet.replicas) - len(staying)
         learned.note_gpus(s.gpus_per_replica * len(seen.fleet.replicas), tick_s, seen.unix_s)
         has_queue = waiting.jobs > len(ready) > 0
@@ -71,7 +72,7 @@ class Observer:
             unix_s=seen.unix_s,
             tick_s=tick_s,
             age_s=self._age_s(seen, snapshot),
-            ready=sum(one.consumer in names for one in staying) + len(names - seen.own),
+            ready=len(staying) - len(starting_s) + len(names - seen.own),
             starting_s=starting_s,
             draining=draining,
             crash_looping=seen.crash_looping,
@@ -156,7 +157,7 @@ class Observer:
         """From being asked for to being heard; only of those that we saw before they could be heard."""
         awaited: set[str] = set()
         for one in seen.fleet.replicas:
-            if one.restarts or one.phase == "draining":
+            if one.restarts or one.phase == "draining" or not one.consumer:
                 continue
             heard_s = seen.first_heard_s.get(one.consumer)
             if heard_s is None:
@@ -181,3 +182,8 @@ class Observer:
         """The lane's, or any other's, or a guess."""
         known = self.learned.lanes.get(lane)
         return known or next(iter(self.learned.lanes.values()), Mean())
+
+
+def _is_ready(replica: Replica, heard: set[str]) -> bool:
+    """As it says itself; where nobody knows its name, as its platform does."""
+    return replica.consumer in heard if replica.consumer else replica.phase == "running"

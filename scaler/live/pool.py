@@ -211,12 +211,6 @@ class PoolScaler:
                 self._on_news(self.pool, True, PUBLISHED)
         return math.inf
 
-    async def drain(self) -> bool:
-        """Asks all to go; whether they are gone."""
-        if (await self._driver.current(self.pool)).staying:
-            await self._driver.apply(self.pool, 0)
-        return not (await self._driver.current(self.pool)).replicas
-
     async def _apply(self, decision: Decision) -> None:
         reports = self._ears.reports.fresh(self._now_s())
         own = set(self._state.own)

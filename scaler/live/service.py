@@ -77,7 +77,6 @@ class ScalerService:
         self._woken: dict[str, str] = {}
         self._due_at = 0.0
         self._news = asyncio.Event()
-        self._leads = asyncio.Event()
         self._not_ready = "starting"
 
     def why_not_ready(self) -> str:
@@ -102,16 +101,16 @@ class ScalerService:
         log.info("scaler.ready", extra={"scaler": self._name, "pools": sorted(self._sections)})
         try:
             await asyncio.wait((asked, leading), return_when=asyncio.FIRST_COMPLETED)
-            self._not_ready = "stopping"
-            if not leading.done() and self._drains_at_stop:
-                await self._drain()
         finally:
+            self._not_ready = "stopping"
             for task in (asked, leading):
                 task.cancel()
             await asyncio.gather(asked, leading, return_exceptions=True)
-            log.info("scaler.stopped", extra={"scaler": self._name})
         if not leading.cancelled() and (error := leading.exception()) is not None:
             raise error
+        if self._drains_at_stop:
+            await self._drain()
+        log.info("scaler.stopped", extra={"scaler": self._name})
 
     async def _lead(self) -> None:
         self._driver = self._make_driver()
@@ -121,14 +120,12 @@ class ScalerService:
             await self._start_pools()
             log.info("scaler.leads", extra={"scaler": self._name, "driver": self._driver.name})
             telemetry.SCALER_LEADS.set(1)
-            self._leads.set()
             await asyncio.sleep(_LISTEN_S)
             await self._act()
         except LeadLost as error:
             log.warning("scaler.lead_lost", extra={"reason": error.message})
         finally:
             telemetry.SCALER_LEADS.set(0)
-            self._leads.clear()
             for pool in self._pools.values():
                 await pool.stop()
             self._pools = {}
@@ -169,7 +166,7 @@ class ScalerService:
 
     async def _act(self) -> None:
         loop = asyncio.get_running_loop()
-        while not self._stop.requested.is_set() or not self._drains_at_stop:
+        while True:
             self._news.clear()
             is_due = loop.time() >= self._due_at
             if is_due:
@@ -181,8 +178,6 @@ class ScalerService:
                     await self._news.wait()
             except TimeoutError:
                 continue
-        # The drain has the driver now; the lead is kept until it is done.
-        await asyncio.Event().wait()
 
     async def _tick(self, woken: dict[str, str]) -> None:
         if not woken:
@@ -224,23 +219,21 @@ class ScalerService:
         self._news.set()
 
     async def _drain(self) -> None:
-        """Everybody may finish what he runs; a second signal is passed on to them."""
+        """Everybody may finish what he runs; a second signal is passed on to them.
+
+        With a driver of its own and no lead, which a broker that is gone could not give.
+        """
         log.info("scaler.draining", extra={"scaler": self._name})
-        self._news.set()
-        try:
-            # One that came back just now waits for the lease of the one before it.
-            async with asyncio.timeout(2 * self._cfg.scaler.lease_s):
-                await self._leads.wait()
-        except TimeoutError:
-            log.warning("scaler.not_drained", extra={"reason": "another scaler leads"})
-            return
+        self._driver = self._make_driver()
+        await self._open()
         has_passed_on = False
-        while True:
-            gone = [await pool.drain() for pool in list(self._pools.values())]
-            if all(gone):
-                return
-            if self._stop.skip_grace.is_set() and not has_passed_on:
-                has_passed_on = True
-                if isinstance(self._driver, Hurrying):
+        try:
+            for pool in self._sections:
+                await self._driver.apply(pool, 0)
+            while any([(await self._driver.current(pool)).replicas for pool in self._sections]):
+                if self._stop.skip_grace.is_set() and not has_passed_on and isinstance(self._driver, Hurrying):
+                    has_passed_on = True
                     self._driver.ask_again_to_stop()
-            await asyncio.sleep(_GONE_TICK_S)
+                await asyncio.sleep(_GONE_TICK_S)
+        finally:
+            await self._driver.close()

@@ -39,7 +39,9 @@ class Backlog:
             draining += work_s / (s.drain_share * due.window_s)
         needed = interactive + s.arrivals_share * short + draining
         reason = (
-            f"{waiting_s:,.0f} replica-seconds wait and take {draining:.2f} replicas over {s.drain_share:.0%} of their "
-            f"windows, what arrives takes {needed - draining:.2f}"
+            f"{waiting_s:,.0f} s of one consumer's work wait and take {draining:.2f} consumers over "
+            f"{s.drain_share:.0%} of the time they may wait, and what arrives takes {needed - draining:.2f}"
         )
+        if not waiting_s and needed < 0.005:
+            reason = "nothing waits, and nothing to speak of arrives"
         return Target(replicas=math.floor(needed + 1 - s.rounded_up_from), reason=reason)

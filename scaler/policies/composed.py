@@ -99,6 +99,8 @@ class Composed:
         waiting_s = self._waiting_s(observation)
         kept = self._hold.kept(observation, waiting_s, forecast, short, self._all.day_mean(now_s))
         wishes.append(Wish(policy="keep", target=kept))
+        if quiet is None and observation.replicas:
+            wishes.append(Wish(policy="stay", target=self._stay(observation)))
         if jobs := observation.interactive_waiting.jobs:
             # However little work it is, and however long the start takes.
             reason = f"{jobs} interactive {'job waits' if jobs == 1 else 'jobs wait'}, so somebody must be there"
@@ -150,7 +152,7 @@ class Composed:
         came = observation.arrived.get(INTERACTIVE)
         if observation.interactive_waiting.jobs or (came and came.jobs):
             self.state.interactive_unix_s = observation.unix_s
-        idle_s = self.settings.idle_s or self.settings.hold.start_cold_starts * observation.cold_start_s
+        idle_s = self._idle_s(observation)
         quiet_s = observation.unix_s - self.state.interactive_unix_s
         if quiet_s < idle_s:
             return None
@@ -158,6 +160,14 @@ class Composed:
             return Target(replicas=0, reason="no interactive job ever came")
         reason = f"no interactive job came for {quiet_s:,.0f} s, and {idle_s:,.0f} s is as long as waiting for one pays"
         return Target(replicas=0, reason=reason)
+
+    def _stay(self, observation: Observation) -> Target:
+        ago_s, idle_s = observation.unix_s - self.state.interactive_unix_s, self._idle_s(observation)
+        reason = f"an interactive job came {ago_s:,.0f} s ago, and for {idle_s:,.0f} s somebody stays for the next"
+        return Target(replicas=1, reason=reason)
+
+    def _idle_s(self, observation: Observation) -> float:
+        return self.settings.idle_s or self.settings.hold.start_cold_starts * observation.cold_start_s
 
     def _patient(self, observation: Observation, wanted: int, waiting_s: float, interactive: float) -> Target | None:
         """From none, a start for work that has time must be worth it, or pressing."""

@@ -64,9 +64,9 @@ def _replicas(observation: Observation, work_s: float, horizon_s: float) -> floa
 def target(found: Need, settings: DeadlineSettings) -> Target:
     """Rounded up, but a second or further replica is not asked for a hundredth of one."""
     if found.replicas == 0:
-        return Target(replicas=0, reason="nothing waits that has a deadline")
+        return Target(replicas=0, reason="nothing waits that must be done by a time")
     reason = (
-        f"{found.work_s:,.0f} replica-seconds are due within {found.in_s:,.0f} s, "
-        f"which takes {found.replicas:.2f} replicas at {settings.efficiency:.0%} use"
+        f"{found.work_s:,.0f} s of one consumer's work are due within {found.in_s:,.0f} s, "
+        f"which takes {found.replicas:.2f} consumers that are busy {settings.efficiency:.0%} of the time"
     )
     return Target(replicas=max(1, math.ceil(found.replicas - 0.01)), reason=reason)

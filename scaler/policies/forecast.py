@@ -95,7 +95,7 @@ class Forecast:
     def wish(self, forecast: float, headroom: float) -> Target:
         use = self.settings.use
         reason = (
-            f"interactive work is expected to keep {forecast:.2f} replicas busy one cold start from now, "
+            f"interactive work is expected to keep {forecast:.2f} consumers busy when one that starts now is ready, "
             f"and {headroom:.2f} more are headroom learned from past errors"
         )
         return Target(replicas=math.ceil((forecast + headroom) / use - 0.01), reason=reason)

@@ -41,9 +41,9 @@ class Hold:
         busy = waiting_s / (2 * observation.cold_start_s) + forecast
         worth = min(float(observation.replicas), busy, day)
         return Target(
-            replicas=math.floor(max(worth, short) + 0.01),
+            replicas=math.floor(min(float(observation.replicas), max(worth, short)) + 0.01),
             reason=(
-                f"{short:.2f} replicas' worth of work with short windows came lately, and what waits keeps "
+                f"what came lately and may not wait long keeps {short:.2f} consumers busy, and what waits keeps "
                 f"{busy:.2f} busy for longer than a stop and a start would take"
             ),
         )
@@ -51,14 +51,16 @@ class Hold:
     def patient(self, observation: Observation, wanted: int, waiting_s: float, slack_s: float) -> Target:
         s, cold_s = self.settings, observation.cold_start_s
         if waiting_s >= s.start_cold_starts * cold_s:
-            return Target(replicas=wanted, reason=f"{waiting_s:,.0f} replica-seconds wait, which is worth a start")
+            return Target(
+                replicas=wanted, reason=f"{waiting_s:,.0f} s of one consumer's work wait, which is worth a start"
+            )
         if slack_s < s.pressing_cold_starts * cold_s:
-            return Target(replicas=wanted, reason=f"only {slack_s:,.0f} s of slack are left")
+            return Target(replicas=wanted, reason=f"a start must not wait longer than {max(0.0, slack_s):,.0f} s more")
         return Target(
             replicas=0,
             reason=(
-                f"{waiting_s:,.0f} replica-seconds wait, less than {s.start_cold_starts:g} cold starts, "
-                f"and {slack_s:,.0f} s of slack are left"
+                f"{waiting_s:,.0f} s of one consumer's work wait, which is less than {s.start_cold_starts:g} "
+                f"cold starts of {cold_s:,.0f} s, and a start may wait {slack_s:,.0f} s more"
             ),
         )
 

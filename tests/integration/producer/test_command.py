@@ -139,6 +139,30 @@ def test_nothing_is_left_when_up_itself_is_killed(tmp_path: Path) -> None:
         until(lambda: not processes_using(tmp_path))
 
 
+def test_up_with_scale_starts_a_consumer_for_the_first_job_and_leaves_nothing_running(tmp_path: Path) -> None:
+    with started(tmp_path, "up", "--scale", "--max", "1", *SIMULATED, "--json") as up:
+        told = ready(up)
+        assert (told["consumer_pids"], bool(told["scaler_pid"])) == ([], True)
+        until(lambda: "scaler.leads" in (tmp_path / "stderr.log").read_text())
+        waited = penstock(tmp_path, "submit", "hello", "--max-tokens", "5", "--wait", "--timeout", "50s")
+        assert (waited.returncode, bool(waited.stdout.strip())) == (0, True), waited.stderr
+        assert "So " in penstock(tmp_path, "explain").stdout
+        up.send_signal(signal.SIGINT)
+        assert up.wait(30) == 0
+    assert not processes_using(tmp_path)
+
+
+def test_no_consumer_of_a_scaler_is_left_when_up_itself_is_killed(tmp_path: Path) -> None:
+    with started(tmp_path, "up", "--scale", "--max", "2", *SIMULATED, "--json") as up:
+        ready(up)
+        until(lambda: "scaler.leads" in (tmp_path / "stderr.log").read_text())
+        assert penstock(tmp_path, "scale", "2").returncode == 0
+        until(lambda: (tmp_path / "stderr.log").read_text().count("replica.started") == 2)
+        up.kill()
+        up.wait()
+        until(lambda: not processes_using(tmp_path), 30)
+
+
 def test_a_consumer_that_dies_is_started_again(tmp_path: Path) -> None:
     with started(tmp_path, "up", *SIMULATED, "--json") as up:
         (pid,) = ready(up)["consumer_pids"]

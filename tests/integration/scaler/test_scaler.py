@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+
+import msgspec
+import pytest
 
 from infra.broker import Broker, connect
 from infra.life import unix_ms
@@ -18,7 +22,7 @@ from schemas.decision import Inputs, sentences
 from schemas.override import Override
 from schemas.result import Status
 from tests.support.broker import TestBroker
-from tests.support.consumer import DispatcherProcess, ScalerProcess
+from tests.support.consumer import ROOT, DispatcherProcess, ScalerProcess
 from tests.support.scaled import Decisions, FleetOnDisk, a_scaler, until
 from tests.support.stand_in_dispatcher import StandInDispatcher
 
@@ -116,7 +120,7 @@ def test_work_that_was_given_time_waits_until_a_start_is_worth_it(tmp_path: Path
                 result = await job.result()
             started = heard.with_action("start")[0]
             assert started.unix_ms > result.timing.submitted_unix_ms + 10_000
-            assert any(wish.policy == "patience" and "slack" in wish.reason for wish in started.wishes)
+            assert any(wish.policy == "patience" and "must not wait" in wish.reason for wish in started.wishes)
 
     play(tmp_path, scene)
 
@@ -291,3 +295,42 @@ def test_pools_share_what_gpus_there_are(tmp_path: Path) -> None:
 
 def inputs(heard: Decisions) -> list[Inputs]:
     return [one.inputs for one in heard.heard]
+
+
+def test_explain_and_scale_say_who_wanted_what_and_until_when(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        with pytest.raises(AssertionError, match="no scaler has run here yet"):
+            await penstock(stage, "scale", "2", "--pool", "p")
+        arguments = ("--scaler.driver", "dry-run")
+        async with a_scaler(stage.url, tmp_path, *arguments, pools={"p": {"minimum": 1}}) as scaler:
+            await watched(stage, scaler)
+            began = await penstock(stage, "explain", "--pool", "p")
+            assert "The guard made 1 consumer of 0: the minimum is 1." in began
+            said = await penstock(stage, "scale", "3", "--pool", "p", "--for", "2h")
+            assert said.startswith("pool p: 3 consumers until 20")
+            await until(lambda: any(one.override == 3 for one in stage.heard.heard))
+            told = await until(lambda: stage.heard.with_action("start")[1:])
+            assert told[0].target == 3
+            explained = await penstock(stage, "explain", "--pool", "p", "--json")
+            assert msgspec.json.decode(explained)["override"]["replicas"] == 3
+            assert "A person asked for 3" in await penstock(stage, "explain", "--pool", "p", "--at", "0s")
+            with pytest.raises(AssertionError, match="nothing was decided about pool p before"):
+                await penstock(stage, "explain", "--pool", "p", "--at", "1h")
+            assert "the policies decide again" in await penstock(stage, "scale", "--auto", "--pool", "p")
+            await until(lambda: stage.heard.heard[-1].override is None)
+
+    play(tmp_path, scene)
+
+
+async def penstock(stage: Stage, *words: str) -> str:
+    """What the command says; an assertion error with its error where it fails."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-c", "from producer.cli import main; raise SystemExit(main())", *words, "--broker.url", stage.url),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    return out.decode()

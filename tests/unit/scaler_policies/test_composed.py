@@ -105,3 +105,31 @@ def test_every_wish_has_a_reason_with_numbers() -> None:
 
     assert {"forecast", "deadline", "backlog", "keep"} <= {wish.policy for wish in wishes}
     assert all(any(letter.isdigit() for letter in wish.target.reason) for wish in wishes)
+
+
+def test_one_interactive_job_keeps_somebody_for_the_next_and_then_nobody() -> None:
+    policy = Composed()
+    at = [
+        policy.decide(an_observation(15.0 * tick, ready=1, arrived=interactive(0.5) if tick == 0 else {}))
+        for tick in range(150)
+    ]
+
+    # Nine cold starts of 180 s, and one more that was wanted within the last.
+    kept_s = 15.0 * sum(target.replicas == 1 for target in at)
+    assert all(target.replicas == 1 for target in at[: int(9 * 180 / 15)])
+    assert at[-1].replicas == 0
+    assert kept_s <= 9 * 180 + 180 + 30
+
+
+def test_the_first_interactive_job_of_an_empty_pool_starts_one_however_small_it_is() -> None:
+    waits = Tokens(jobs=1, prompt=1.0, output=1.0)
+
+    assert Composed().decide(an_observation(interactive_waiting=waits)).replicas == 1
+    assert Composed().decide(an_observation(interactive_waiting=waits, starting_s=[500.0])).replicas == 1
+
+
+def test_jobs_for_which_nobody_named_a_deadline_do_not_wait_until_a_start_is_worth_it() -> None:
+    little = {"due": [due(86_400.0, 1.0, window_s=86_400.0)]}
+
+    assert Composed().decide(an_observation(**little)).replicas == 0
+    assert Composed().decide(an_observation(**little, impatient_jobs=1)).replicas == 1

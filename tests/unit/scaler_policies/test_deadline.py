@@ -59,4 +59,4 @@ def test_the_reason_has_the_numbers() -> None:
     wish = target(found, PLAIN)
 
     assert wish.replicas == 2
-    assert wish.reason == "1,500 replica-seconds are due within 1,000 s, which takes 1.50 replicas at 100% use"
+    assert wish.reason.startswith("1,500 s of one consumer's work are due within 1,000 s, which takes 1.50 consumers")

@@ -15,7 +15,9 @@ def test_a_backlog_becomes_a_start_that_explains_itself() -> None:
     assert (decision.action, decision.count, decision.target) == ("start", 4, 4)
     assert decision.wanted > 4
     lines = sentences(decision)
-    assert any(line.startswith("The policy deadline wanted") and "20,000 replica-seconds" in line for line in lines)
+    assert any(
+        line.startswith("The policy deadline wanted") and "20,000 s of one consumer's work" in line for line in lines
+    )
     assert lines[-2].endswith("the maximum is 4.")
     assert lines[-1] == "So 4 consumers were started."
 
