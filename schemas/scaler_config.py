@@ -24,6 +24,8 @@ class ScalingWindowSection(Section, frozen=True, kw_only=True):
     target: Count | None = None
     # Local dates (2026-12-25) on which it does not open.
     except_on: list[str] = []
+    # Where there are any: the only ones on which it does.
+    only_on: list[str] = []
 
 
 class ScaledPoolSection(Section, frozen=True, kw_only=True):

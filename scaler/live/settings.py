@@ -29,6 +29,7 @@ def policy_settings(pool: ScaledPoolSection) -> ComposedSettings:
                 ceiling=window.ceiling,
                 target=window.target,
                 except_on=window.except_on,
+                only_on=window.only_on,
             )
             for name, window in pool.windows.items()
         ],

@@ -284,6 +284,20 @@ def test_a_consumer_that_dies_at_every_start_is_reported_and_not_multiplied(tmp_
     play(tmp_path, scene)
 
 
+def test_a_job_that_kills_its_consumers_is_not_answered_with_more_of_them(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        async with a_scaler(stage.url, tmp_path, pools={"p": QUICK}) as scaler:
+            heard = await watched(stage, scaler)
+            async with Client(stage.url, pool="p") as client:
+                poison = {**chat(20), "simulated": {"fail": "crash_engine"}}
+                result = await (await client.submit(poison, lane="interactive")).result()
+            assert result.status is Status.DEAD
+            assert [one.count for one in heard.with_action("start")] == [1]
+            assert "replica.died" in scaler.log
+
+    play(tmp_path, scene)
+
+
 def test_a_scaler_that_was_told_so_takes_its_consumers_with_it(tmp_path: Path) -> None:
     async def scene(stage: Stage) -> None:
         async with a_scaler(stage.url, tmp_path, "--drain-at-stop", pools={"p": QUICK}) as scaler:
