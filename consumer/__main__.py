@@ -9,7 +9,7 @@ def main() -> int:
     if "--serve-zygote" in words:
         from consumer import starting  # noqa: PLC0415 - as above
 
-        return starting.serve_zygote(words)
+        return starting.serve_zygote(words, os.environ)  # noqa: TID251 - this is a main()
     if "--zygote" in words:
         from consumer import starting  # noqa: PLC0415 - as above
 

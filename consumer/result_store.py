@@ -43,7 +43,7 @@ class ResultStore:
         except AlreadyStored:
             return await self.get(result.pool, result.tenant, result.id) or result
         except BodyTooLarge as error:
-            if result.body == b"null":
+            if bytes(result.body) == b"null":
                 raise
             log.warning("result.too_large", extra={"job_id": result.id})
             return await self.put(_too_large(result, error))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 
 from infra.life import die_with_parent
 from schemas.errors import ConfigError
@@ -12,20 +13,24 @@ _OPERATOR = 2
 _WITH_PARENT = "--with-parent"
 
 
-def serve_zygote(words: Sequence[str]) -> int:
-    """`--serve-zygote SOCKET [--engine.kind KIND]`; what else a consumer takes is said by who asks for one."""
+def serve_zygote(words: Sequence[str], environment: MutableMapping[str, str]) -> int:
+    """`--serve-zygote SOCKET` and the settings of an engine; what else a consumer takes is said by who asks for one."""
     from consumer import zygote  # noqa: PLC0415 - a stand-in needs it not
-    from consumer.engine.registry import preload  # noqa: PLC0415 - as above
-    from consumer.main import main  # noqa: PLC0415 - as above
+    from consumer.engine.registry import environment_defaults, environment_of_zygote, preload  # noqa: PLC0415
+    from consumer.main import main  # noqa: PLC0415
+    from infra import settings  # noqa: PLC0415
 
     try:
         path, rest = _split(words, "--serve-zygote")
-        kind, rest = _split(rest, "--engine.kind") if "--engine.kind" in rest else ("vllm", rest)
-        if unknown := [word for word in rest if word != _WITH_PARENT]:
-            raise ConfigError(f"--serve-zygote takes --engine.kind and nothing else, not {unknown[0]}")
+        config_file, rest = _split(rest, "--config") if "--config" in rest else ("", rest)
+        cfg = settings.load_config(config_file, [word for word in rest if word != _WITH_PARENT], environment)
+        needed = {**environment_defaults(cfg.engine), **environment_of_zygote(cfg.engine)}
+        if missing := {name: value for name, value in needed.items() if name not in environment}:
+            # Some are read by the loader of libraries, before any line of ours: so once more from the beginning.
+            os.execve(sys.executable, sys.orig_argv, {**environment, **missing})  # noqa: S606 - no shell is the point
         if _WITH_PARENT in rest:
             die_with_parent()
-        return zygote.main(path, lambda: preload(kind), main)
+        return zygote.main(path, lambda: preload(cfg.engine.kind), main)
     except ConfigError as error:
         sys.stderr.write(f"penstock consumer: {error.message}\n")
         return _OPERATOR

@@ -24,6 +24,7 @@ from types import FrameType
 
 import msgspec
 
+from consumer.engine.vllm_plugin import FORKED
 from schemas.errors import ConfigError
 
 _ASK_BYTES_MAX = 1 << 20
@@ -122,6 +123,7 @@ class Zygote:
         os.chdir(ask.folder)
         os.environ.clear()  # noqa: TID251 - the stand-in's is ours now
         os.environ.update(ask.environment)  # noqa: TID251
+        os.environ[FORKED] = "1"  # noqa: TID251 - the engine's own processes may be forked as well
         threading.Thread(target=_end_with, args=(stand_in,), name="end-with-stand-in", daemon=True).start()
 
     def _bury(self) -> None:

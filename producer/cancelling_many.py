@@ -44,7 +44,7 @@ async def _cancel_in(broker: Broker, stream: str, wanted: str, batch: str) -> in
     ended = 0
     page: list[stored.Found] = []
     async for found in stored.messages(broker, stream, wanted):
-        if not batch or _batch_of(found) == batch:
+        if not batch or _batch_of(found) == batch or found.job.startswith(f"{batch}-"):
             page.append(found)
         if len(page) == stored.MESSAGES_A_REQUEST:
             ended += await _cancel_page(broker, stream, page)
@@ -53,6 +53,7 @@ async def _cancel_in(broker: Broker, stream: str, wanted: str, batch: str) -> in
 
 
 def _batch_of(found: stored.Found) -> str:
+    """Empty where there was no dispatcher, and so no ticket; but the id of a line begins with its batch."""
     try:
         return ticket_of(found.ticket).batch if found.ticket else ""
     except JobMalformed:

@@ -46,7 +46,7 @@ async def results(broker: Broker, wanted: Sequence[str]) -> dict[str, Result]:
         chunk = wanted[start : start + _SUBJECTS_A_REQUEST]
         query = {"multi_last": list(chunk), "batch": len(chunk), "max_bytes": _ANSWER_BYTES_MAX}
         for message in await _direct_get(broker, subjects.RESULTS_STREAM, query):
-            found[message.subject] = _readable(message)
+            found[message.subject] = readable(message)
     return found
 
 
@@ -57,19 +57,20 @@ async def messages(broker: Broker, stream: str, subject: str, *, start_seq: int 
         BusUnavailable: the broker did not answer.
     """
     seq = start_seq
-    while True:
-        query = {
-            "seq": seq,
-            "next_by_subj": subject,
-            "batch": MESSAGES_A_REQUEST,
-            "max_bytes": _ANSWER_BYTES_MAX,
-        }
-        page = await _direct_get(broker, stream, query)
-        for message in page:
+    while messages_now := await page(broker, stream, subject, start_seq=seq):
+        for message in messages_now:
             yield message
-        if not page:
-            return
-        seq = page[-1].seq + 1
+        seq = messages_now[-1].seq + 1
+
+
+async def page(broker: Broker, stream: str, subject: str, *, start_seq: int) -> list[Found]:
+    """The first few hundred messages on `subject` at or after `start_seq`, oldest first.
+
+    Raises:
+        BusUnavailable: the broker did not answer.
+    """
+    query = {"seq": start_seq, "next_by_subj": subject, "batch": MESSAGES_A_REQUEST, "max_bytes": _ANSWER_BYTES_MAX}
+    return await _direct_get(broker, stream, query)
 
 
 async def last_of_each(broker: Broker, stream: str, wildcard: str) -> list[Found]:
@@ -95,7 +96,7 @@ async def latest(broker: Broker, stream: str, wanted: str, limit: int) -> list[F
         window *= 4
 
 
-def _readable(message: Found) -> Result:
+def readable(message: Found) -> Result:
     """Even where a stranger stored something else on a result's subject, its waiter must hear of an end."""
     try:
         return decode_result(message.data)

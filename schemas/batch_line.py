@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from schemas.errors import JobMalformed
+from schemas.errors import JobMalformed, PenstockError
 from schemas.job import field_of
 from schemas.result import ErrorDetail, Result, detail_of, error_body
 
@@ -81,7 +81,7 @@ def encode_output(output: BatchOutput) -> bytes:
 
 def output_of(result: Result) -> BatchOutput:
     """What the output file says of a stored result."""
-    answered = result.body != b"null"
+    answered = bytes(result.body) != b"null"
     response = BatchResponse(status_code=result.status_code, request_id=result.id, body=result.body)
     return BatchOutput(
         id=f"batch_req_{result.id}",
@@ -91,7 +91,7 @@ def output_of(result: Result) -> BatchOutput:
     )
 
 
-def rejected_output(line_id: str, custom_id: str, error: JobMalformed) -> BatchOutput:
+def rejected_output(line_id: str, custom_id: str, error: PenstockError) -> BatchOutput:
     """What the output file says of a line that was never submitted."""
     detail = detail_of(error)
     response = BatchResponse(status_code=error.status_code, request_id=line_id, body=error_body(detail))

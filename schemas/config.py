@@ -166,6 +166,17 @@ class GatewaySection(Section, frozen=True, kw_only=True):
     comment_interval_s: Annotated[float, msgspec.Meta(gt=0)] = 5.0
     # Jobs in one request to /v1/jobs.
     jobs_per_request: Positive = 1000
+    # Where files lie: a folder, s3://, gs:// or az://. Empty: `files` in data_dir, which replicas on several machines
+    # cannot share.
+    files_url: str = ""
+    file_bytes_max: Positive = 200 * 1024 * 1024
+    # Files of batches whose owner does not say for how long, and records of ended batches.
+    files_kept_s: Annotated[float, msgspec.Meta(ge=3600)] = 30 * 24 * 3600.0
+    batch_lines_max: Positive = 50_000
+    # OpenAI fails a batch whose lines name different models; here each line may go to its model's pool.
+    batch_models_mixed: bool = False
+    # The batches of a gateway that was not heard for this long go on at another.
+    batch_lease_s: Annotated[float, msgspec.Meta(ge=1)] = 5.0
     # On SIGTERM: what is being answered may finish within this.
     grace_s: Seconds = 30.0
     limits: LimitsSection = LimitsSection()

@@ -22,9 +22,9 @@ class ScalingWindowSection(Section, frozen=True, kw_only=True):
     floor: Count = 0
     ceiling: Count | None = None
     target: Count | None = None
-    # Local dates (2026-12-25) on which it does not open.
+    # Local dates on which it does not open: 2026-12-25, 2026-12-24..2027-01-01, or 12-25 of every year.
     except_on: list[str] = []
-    # Where there are any: the only ones on which it does.
+    # Where there are any, it opens on no others: what replaces another window on its exceptions.
     only_on: list[str] = []
 
 

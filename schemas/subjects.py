@@ -24,6 +24,10 @@ SCALER_STREAM = "PENSTOCK_SCALER"
 CONSUMERS_BUCKET = "PENSTOCK_CONSUMERS"
 KEYS_BUCKET = "PENSTOCK_KEYS"
 USAGE_BUCKET = "PENSTOCK_USAGE"
+FILES_BUCKET = "PENSTOCK_FILES"
+BATCHES_BUCKET = "PENSTOCK_BATCHES"
+# Which batch an identical create made a moment ago.
+CREATES_BUCKET = "PENSTOCK_CREATES"
 WEBHOOKS_BUCKET = "PENSTOCK_WEBHOOKS"
 RESPONSES_BUCKET = "PENSTOCK_RESPONSES"
 
@@ -307,6 +311,19 @@ def keys_of_tenant(bucket: str, tenant: str) -> str:
 
 def bucket_all(bucket: str) -> str:
     return f"$KV.{bucket}.>"
+
+
+def all_results_of_tenant(tenant: str) -> str:
+    """In whatever pool."""
+    return f"{ROOT}.results.*.{checked_name(tenant, 'tenant')}.*"
+
+
+def gateway_alive(gateway: str) -> str:
+    """Where a gateway says, every second, that it goes on with the batches it has."""
+    return f"{ROOT}.gateways.{checked_name(gateway, 'gateway')}"
+
+
+GATEWAYS_ALL = f"{ROOT}.gateways.*"
 
 
 def response_record(tenant: str, response_id: str) -> str:

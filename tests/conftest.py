@@ -12,7 +12,8 @@ from hypothesis import settings
 
 from tests.support.consumer import ConsumerProcess
 from tests.support.engines import EngineInThread, running_engine
-from tests.support.kube import KubeServer, kube_server
+from tests.support.kube import KubeServer, forget_sockets, kube_server
+from tests.support.kube_stand_in import KubeStandIn
 from tests.support.nats import NatsServer, nats_server
 
 # The same examples every time in CI: a submission must not fail on what it did not touch. At home they are random.
@@ -50,11 +51,26 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[str, Pat
             runner.run(consumer.kill())
 
 
+@pytest.fixture
+def kube(shared_kube: KubeServer) -> Generator[KubeServer]:
+    yield shared_kube
+    forget_sockets()
+
+
 @pytest.fixture(scope="session")
-def kube(tmp_path_factory: pytest.TempPathFactory) -> Generator[KubeServer]:
+def shared_kube(tmp_path_factory: pytest.TempPathFactory) -> Generator[KubeServer]:
     """One API server for the whole run; tests keep apart by namespace. Skips where the programs are not there."""
     with kube_server(tmp_path_factory.mktemp("kube")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def kube_stand_in(tmp_path_factory: pytest.TempPathFactory) -> Generator[KubeStandIn]:
+    """The same as far as the driver goes, everywhere."""
+    server = KubeStandIn(tmp_path_factory.mktemp("kube-stand-in"))
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ from typing import cast
 
 from consumer.engine.port import Engine
 from schemas.config import EngineSection
-from schemas.errors import ConfigError
 
 _MODULES = {"vllm": "consumer.engine.vllm", "simulated": "consumer.engine.simulated"}
 
@@ -21,13 +20,7 @@ def make_engine(section: EngineSection, data_dir: Path) -> Engine:
 
 
 def preload(kind: str) -> None:
-    """Imports what an engine of this kind will need, and starts nothing.
-
-    Raises:
-        ConfigError: there is no such kind.
-    """
-    if kind not in _MODULES:
-        raise ConfigError(f"engine.kind {kind!r}: there is {', '.join(_MODULES)}", param="engine.kind")
+    """Imports what an engine of this kind will need, and starts nothing."""
     import_module(_MODULES[kind]).preload()
 
 
@@ -38,3 +31,12 @@ def environment_defaults(section: EngineSection) -> dict[str, str]:
     from consumer.engine.vllm_arguments import environment_defaults as of_vllm  # noqa: PLC0415
 
     return of_vllm(section)
+
+
+def environment_of_zygote(section: EngineSection) -> dict[str, str]:
+    """What a process must begin with whose forks are to run this engine."""
+    if section.kind != "vllm":
+        return {}
+    from consumer.engine.vllm_arguments import environment_of_zygote as of_vllm  # noqa: PLC0415
+
+    return of_vllm()

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import multiprocessing
+import os
 import time
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
@@ -25,6 +26,7 @@ import msgspec
 
 from consumer.engine import tiny_model
 from consumer.engine.port import Admit, Answer, Capacity, Engine, EngineEvent, EngineRequest, KvGroup, Need
+from consumer.engine.vllm_plugin import FORKED
 from schemas.config import EngineSection
 from schemas.errors import ConfigError, EngineFailed, JobMalformed, UnknownEndpoint
 from schemas.job import Endpoint
@@ -73,6 +75,14 @@ def _split_long_prompts(config: Any, section: EngineSection) -> None:
     if "long_prefill_token_threshold" not in asked and config.scheduler_config.enable_chunked_prefill:
         threshold = min(_PROMPT_STEP_TOKENS, config.model_config.max_model_len)
         config.scheduler_config.long_prefill_token_threshold = threshold
+
+
+def _fork_if_preloaded() -> None:
+    """On CPU vLLM starts an engine process and a worker anew, and each imports everything again: twice 20 s of a core.
+    Where a zygote has it all imported, and has run nothing, they are forked.
+    """
+    if os.environ.get(FORKED):  # noqa: TID251 - it crosses process starts
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"  # noqa: TID251 - vLLM reads no argument for it
 
 
 def stream_interval(streams: int, *, smooth_below: int, interval_max: int) -> int:
@@ -192,6 +202,7 @@ class VllmEngine:
                 raise ConfigError(f"engine: {_reason(error)}", param="engine") from error
             if self._stopping:
                 raise EngineFailed("stopped while it loaded")
+            _fork_if_preloaded()
             _split_long_prompts(config, self._section)
             return AsyncLLM.from_vllm_config(
                 config, stat_loggers=[self._make_tap], disable_log_stats=engine_arguments.disable_log_stats

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib.util
 import json
 import re
 import shutil
+from pathlib import Path
 from typing import Any, NoReturn
 
 from schemas.config import EngineSection, EngineValue
@@ -53,6 +55,16 @@ def environment_defaults(section: EngineSection) -> dict[str, str]:
         # logprobs kills the engine (seen with 0.32).
         defaults["TORCHDYNAMO_DISABLE"] = "1"
     return defaults
+
+
+def environment_of_zygote() -> dict[str, str]:
+    """VLLM's CPU workers want torch's own OpenMP before any other; it is set for new processes, but forks are none."""
+    torch = importlib.util.find_spec("torch")
+    if torch is None or torch.origin is None or shutil.which("nvidia-smi"):
+        return {}
+    folder = Path(torch.origin).parent
+    found = sorted([*folder.parent.glob("torch.libs/libgomp*.so*"), *folder.glob("lib/libgomp*.so*")])
+    return {"LD_PRELOAD": str(found[0])} if found else {}
 
 
 def parse(model: str, arguments: dict[str, EngineValue], served_name: str = "") -> argparse.Namespace:

@@ -73,6 +73,10 @@ def main(arguments: list[str] | None = None) -> int:
         from producer.cli.bench import bench  # noqa: PLC0415 - as above
 
         return _guarded(lambda: bench(words[1:]), as_json="--json" in words)
+    if words and words[0] == "chaos":
+        from producer.cli.chaos import chaos  # noqa: PLC0415 - as above
+
+        return _guarded(lambda: chaos(words[1:]), as_json="--json" in words)
     from producer.cli.parser import parser  # noqa: PLC0415 - as above
 
     seen, settings = overrides.split(words)

@@ -48,6 +48,7 @@ def parser(version: str) -> argparse.ArgumentParser:
     _passed_on(commands, "plan", "how many consumers a load needs, and what they cost")
     _passed_on(commands, "schedule", "what a pool's windows will do: `penstock schedule test`")
     _passed_on(commands, "bench", "measure: `penstock bench` lists what")
+    _passed_on(commands, "chaos", "kill while it works, then count: `penstock chaos` lists what")
     return root
 
 

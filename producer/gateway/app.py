@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from producer.gateway.batches.batch_routes import BatchRoutes
+from producer.gateway.batches.file_routes import FileRoutes
 from producer.gateway.docs import DocsRoutes
 from producer.gateway.front_door import FrontDoor, Routes
 from producer.gateway.generate import Generate
@@ -29,6 +31,17 @@ def app(house: House) -> FrontDoor:
     routes.add("GET", "/v1/jobs/{id}", jobs.get)
     routes.add("DELETE", "/v1/jobs/{id}", jobs.cancel)
     routes.add("POST", "/v1/jobs/{id}/cancel", jobs.cancel)
+    files = FileRoutes(house)
+    routes.add("POST", "/v1/files", files.create)
+    routes.add("GET", "/v1/files", files.list)
+    routes.add("GET", "/v1/files/{id}", files.get)
+    routes.add("DELETE", "/v1/files/{id}", files.delete)
+    routes.add("GET", "/v1/files/{id}/content", files.content)
+    batches = BatchRoutes(house)
+    routes.add("POST", "/v1/batches", batches.create)
+    routes.add("GET", "/v1/batches", batches.list)
+    routes.add("GET", "/v1/batches/{id}", batches.get)
+    routes.add("POST", "/v1/batches/{id}/cancel", batches.cancel)
     webhooks = WebhookRoutes(house)
     routes.add("POST", "/v1/webhook_endpoints", webhooks.create)
     routes.add("GET", "/v1/webhook_endpoints", webhooks.list)

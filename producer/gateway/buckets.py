@@ -23,6 +23,9 @@ async def provision(broker: Broker, cfg: BrokerSection) -> None:
         TopologyMismatch, BusUnavailable: a bucket cannot be made.
     """
     await _ensure(broker, _bucket(cfg, subjects.KEYS_BUCKET, storage="file"))
+    for bucket in (subjects.FILES_BUCKET, subjects.BATCHES_BUCKET):
+        await _ensure(broker, _bucket(cfg, bucket, storage="file"))
+    await _ensure(broker, _bucket(cfg, subjects.CREATES_BUCKET, storage="file", allow_msg_ttl=True))
     ttl_ns = _USAGE_TTL_S * 1_000_000_000
     usage = _bucket(cfg, subjects.USAGE_BUCKET, storage="memory", max_age=ttl_ns, duplicate_window=ttl_ns)
     await _ensure(broker, usage)

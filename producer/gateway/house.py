@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, Self
 
@@ -13,8 +14,14 @@ import msgspec
 from infra import broker as bus
 from infra import telemetry, topology
 from infra.broker import Broker
+from infra.file_store import open_store
 from producer.client import Client
 from producer.gateway import buckets
+from producer.gateway.batches.desk import Desk
+from producer.gateway.batches.keeper import Keeper
+from producer.gateway.batches.records import BatchRecords, FileRecords
+from producer.gateway.batches.room import Room
+from producer.gateway.batches.sweep import Sweeper
 from producer.gateway.board_watch import BoardWatch
 from producer.gateway.breaker import Breaker, Sight
 from producer.gateway.directory import Directory, Route
@@ -37,6 +44,8 @@ log = logging.getLogger(__name__)
 
 # When everything is closed: time for the last cancels to reach their consumers.
 _LAST_WORDS_S = 5.0
+# Around the body in a line of a batch.
+_LINE_ROOM = 64 * 1024
 
 
 class _Part(Protocol):
@@ -63,6 +72,8 @@ class House:
         self.broker: Broker
         self.keys: KeyRing
         self.usage: Usage
+        self.desk: Desk
+        self.keeper: Keeper
         self.webhooks: Webhooks
         self.overview: BoardWatch
         self._url = url
@@ -191,12 +202,15 @@ class House:
             unix_ms=self.unix_ms,
         )
         await self._life.enter_async_context(self.client)
+        self.desk = self._desk()
+        self.keeper = Keeper(self.desk)
         parts: dict[str, _Part] = {
             "keys": self.keys,
             "usage": self.usage,
             "webhooks": self.webhooks,
             "pools": self._pools,
             "overview": self.overview,
+            "batches": self.keeper,
         }
         for part in parts.values():
             await part.open()
@@ -204,8 +218,26 @@ class House:
         ends = Ends(self.broker, self.name)
         runs = {name: part.run() for name, part in parts.items()}
         runs |= {"streams": self.streams.run(), "responses": ends.run()}
+        runs["sweep"] = Sweeper(self.desk, self.keeper).run()
         self._sides = [asyncio.create_task(work, name=name) for name, work in runs.items()]
         self.why_closed = ""
+
+    def _desk(self) -> Desk:
+        # Of this life of the process: whoever had the name before has lost its batches.
+        runner = f"{self.name[:40]}-{os.urandom(6).hex()}"
+        return Desk(
+            cfg=self.cfg,
+            runner=runner,
+            broker=self.broker,
+            session=self.client.session,
+            store=open_store(self.cfg.files_url),
+            files=FileRecords(self.broker),
+            batches=BatchRecords(self.broker, runner),
+            directory=self.directory,
+            room=Room(self.usage, self.directory).wait,
+            unix_ms=self.unix_ms,
+            line_bytes_max=self.config.client.body_bytes_max + _LINE_ROOM,
+        )
 
     async def side_ended(self) -> None:
         """Returns never, unless a task that should run for ever failed; then raises as it did."""
@@ -222,6 +254,7 @@ class House:
         self.keys.reread()
         self.webhooks.reconnected()
         self._pools.reread()
+        self.keeper.reconnected()
         self.overview.reread()
 
     def _why_pool_closed(self, pool: str) -> str:

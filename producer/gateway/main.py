@@ -10,8 +10,10 @@ import os
 import re
 import socket
 import sys
+from collections.abc import Mapping
 
 import uvloop
+from msgspec.structs import replace
 
 from infra import embedded, logs, settings
 from infra.life import die_with_parent, on_signals, unix_ms
@@ -45,7 +47,7 @@ def main() -> int:
         cfg = settings.load_config(arguments.config, extra, environment)
         logs.configure(cfg.log, sys.stderr)
         url = embedded.discover(cfg.broker, settings.data_dir(cfg, environment))
-        uvloop.run(_serve(cfg, url, arguments.listening_fd))
+        uvloop.run(_serve(_with_files(cfg, environment), url, arguments.listening_fd))
     except PenstockError as error:
         print(f"penstock gateway: {error.message}", file=sys.stderr)  # noqa: T201 - for a person who just started it
         return EXIT_OPERATOR
@@ -65,6 +67,14 @@ async def _serve(cfg: Config, url: str, listening_fd: int | None) -> None:
             log.info("gateway.ready", extra={"host": host, "port": port, "has_keys": cfg.gateway.api_keys})
             await serve(house, sock, stop)
     log.info("gateway.stopped")
+
+
+def _with_files(cfg: Config, environment: Mapping[str, str]) -> Config:
+    """With a place for files where none is set."""
+    if cfg.gateway.files_url:
+        return cfg
+    folder = settings.data_dir(cfg, environment) / "files"
+    return replace(cfg, gateway=replace(cfg.gateway, files_url=str(folder)))
 
 
 def _name() -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from producer.gateway.openapi_queries import queries_of
 from schemas.openai import (
     ChatRequest,
     Completion,
@@ -23,6 +24,7 @@ from schemas.openai import (
     Model,
     Models,
 )
+from schemas.openai_batches import Batch, BatchList, BatchRequest, File, FileDeleted, FileList, FileUpload
 from schemas.openai_responses import InputItems, ResponseDeleted, ResponseRequest, ResponseView
 from schemas.overview import Overview
 from schemas.webhook import WebhookDeleted, WebhookEndpoint, WebhookEndpoints, WebhookRequest, WebhookTest
@@ -34,8 +36,10 @@ _ERRORS = {
     "403": "A web page that may not call.",
     "404": "No such model, pool or job of yours.",
     "408": "The deadline passed.",
+    "409": "It is in use.",
     "413": "The body is too large.",
     "415": "The body is not JSON.",
+    "422": "The idempotency key was used for something else.",
     "429": "A limit is reached; `retry-after` says when to come back.",
     "500": "The job killed its engine, or the gateway is at fault.",
     "503": "The pool or the broker is away; `retry-after` says when to come back.",
@@ -60,11 +64,13 @@ class Operation(NamedTuple):
     answer: tuple[str, Any, str] = ("200", None, "application/json")
     has_headers: bool = False
     is_public: bool = False
+    takes: str = "application/json"
     # Whether it may be answered with server-sent events.
     is_streamed: bool = False
 
 
 _JSON = "application/json"
+_BYTES = "application/octet-stream"
 _TEXT = "text/plain"
 
 # No parameter of its own: whoever tries all that is described would wait for an end that never comes.
@@ -94,6 +100,22 @@ OPERATIONS = (
     Operation("delete", "/v1/jobs/{id}", "End a job", (), ("200", JobView, _JSON)),
     Operation(
         "post",
+        "/v1/files",
+        "Store a file, such as the input of a batch",
+        (FileUpload,),
+        ("200", File, _JSON),
+        takes="multipart/form-data",
+    ),
+    Operation("get", "/v1/files", "Your files, newest first", (), ("200", FileList, _JSON)),
+    Operation("get", "/v1/files/{id}", "One file", (), ("200", File, _JSON)),
+    Operation("delete", "/v1/files/{id}", "Forget a file", (), ("200", FileDeleted, _JSON)),
+    Operation("get", "/v1/files/{id}/content", "What is in it", (), ("200", str, _BYTES)),
+    Operation("post", "/v1/batches", "Run a file of requests", (BatchRequest,), ("200", Batch, _JSON)),
+    Operation("get", "/v1/batches", "Your batches, newest first", (), ("200", BatchList, _JSON)),
+    Operation("get", "/v1/batches/{id}", "One batch, and how far it is", (), ("200", Batch, _JSON)),
+    Operation("post", "/v1/batches/{id}/cancel", "End a batch with what it has", (), ("200", Batch, _JSON)),
+    Operation(
+        "post",
         "/v1/webhook_endpoints",
         "Be told of events; the secret is shown this once",
         (WebhookRequest,),
@@ -110,7 +132,7 @@ OPERATIONS = (
         ("200", WebhookEndpoint, _JSON),
     ),
     Operation("post", "/v1/webhook_endpoints/{id}/test", "Send a test event now", (), ("200", WebhookTest, _JSON)),
-    Operation("get", "/v1/overview", _OVERVIEW, (), ("200", Overview, _JSON)),
+    Operation("get", "/v1/overview", _OVERVIEW, (), ("200", Overview, _JSON), is_streamed=True),
     Operation("get", "/livez", "The process lives", (), ("200", str, _TEXT), is_public=True),
     Operation("get", "/readyz", "Requests have somebody to go to", (), ("200", str, _TEXT), is_public=True),
     Operation("get", "/metrics", "Prometheus", (), ("200", str, _TEXT), is_public=True),
@@ -179,7 +201,7 @@ def _operation(one: Operation) -> dict[str, Any]:
     if one.request:
         schemas = [_schema(kind) for kind in one.request]
         body = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
-        operation["requestBody"] = {"required": True, "content": {_JSON: {"schema": body}}}
+        operation["requestBody"] = {"required": True, "content": {one.takes: {"schema": body}}}
     if one.is_public:
         operation["security"] = []
     return operation
@@ -209,21 +231,9 @@ def _parameters(one: Operation) -> list[dict[str, Any]]:
         found.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}})
     if one.has_headers:
         found += [{"name": name, "in": "header", "description": why, **text} for name, why in _HEADERS.items()]
-    if (one.path, one.method) == ("/v1/responses/{id}", "get"):
-        found.append({"name": "stream", "in": "query", "schema": {"type": "boolean"}})
-        number = {"type": "integer", "minimum": -1, "maximum": 2**53}
-        found.append({"name": "starting_after", "in": "query", "schema": number})
-    if one.path == "/v1/responses/{id}/input_items":
-        found.append({"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 100}})
-        found.append({"name": "order", "in": "query", "schema": {"enum": ["asc", "desc"]}})
-        found.append({"name": "after", "in": "query", **text})
-    if one.path == "/v1/jobs" and one.method == "get":
-        limit = {"type": "integer", "minimum": 1, "maximum": 100}
-        found.append({"name": "limit", "in": "query", "schema": limit})
-        found += [{"name": name, "in": "query", **text} for name in ("after", "status", "pool")]
-        why = "service: what runs, what waits by its place in line, what has ended; `limit` of each."
-        orders = {"type": "string", "enum": ["newest", "service"]}
-        found.append({"name": "order", "in": "query", "description": why, "schema": orders})
+    found += queries_of(one.method, one.path)
+    if one.path == "/v1/batches" and one.method == "post":
+        found.append({"name": "Idempotency-Key", "in": "header", "description": _HEADERS["Idempotency-Key"], **text})
     return found
 
 
@@ -234,7 +244,7 @@ def _schema(kind: Any) -> dict[str, Any]:
 def _shown_body(one: dict[str, Any], whole: dict[str, Any]) -> str:
     if "requestBody" not in one:
         return ""
-    schema = one["requestBody"]["content"][_JSON]["schema"]
+    schema = next(iter(one["requestBody"]["content"].values()))["schema"]
     names = [each["$ref"].rpartition("/")[2] for each in schema.get("anyOf", [schema])]
     rows: list[str] = []
     for name in names:

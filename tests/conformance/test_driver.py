@@ -22,10 +22,10 @@ RIGS: dict[str, Callable[[Path], Rig]] = {
 _WAIT_S = 20.0
 
 
-@pytest.fixture(params=[*sorted(RIGS), "docker", "docker-stand-in", "kubernetes"])
+@pytest.fixture(params=[*sorted(RIGS), "docker", "docker-stand-in", "kubernetes", "kubernetes-stand-in"])
 def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Rig:
-    if request.param == "kubernetes":
-        return KubeRig(request.getfixturevalue("kube"))
+    if request.param.startswith("kubernetes"):
+        return KubeRig(request.getfixturevalue("kube" if request.param == "kubernetes" else "kube_stand_in"))
     if request.param.startswith("docker"):
         is_real = request.param == "docker"
         if is_real and not has_real_docker():

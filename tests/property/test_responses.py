@@ -86,6 +86,7 @@ def told(said: list[Said], after: int, *, tells_at: set[int] | None = None) -> l
 
 
 @given(stories(), st.data())
+@settings(max_examples=60)
 def test_whoever_comes_back_anywhere_gets_every_event_once_in_the_same_numbering(
     story: tuple[Result, list[Said]], data: st.DataObject
 ) -> None:
@@ -99,22 +100,26 @@ def test_whoever_comes_back_anywhere_gets_every_event_once_in_the_same_numbering
 
 
 @given(stories(), st.data())
+@settings(max_examples=60)
 def test_two_readers_one_of_the_frames_and_one_of_the_stored_answer_alone_hear_the_same(
     story: tuple[Result, list[Said]], data: st.DataObject
 ) -> None:
     result, said = story
     drops = data.draw(st.sets(st.integers(0, max(0, len(said) - 2))))
+    # Of a start that is lost with just as many tokens as were heard before, nobody could know.
+    drops -= {place + 1 for place, one in enumerate(said) if isinstance(one, Started) and place in drops}
     with_holes = [one for place, one in enumerate(said) if place not in drops]
 
     assert told([result], -1) == told(with_holes, -1) == told(said, -1)
 
 
 @given(stories(), st.data())
+@settings(max_examples=60)
 def test_what_is_read_twice_after_a_hole_is_told_once(story: tuple[Result, list[Said]], data: st.DataObject) -> None:
     result, said = story
-    again = data.draw(st.integers(0, len(said) - 1))
+    hole, again = sorted(data.draw(st.tuples(*[st.integers(0, len(said) - 1)] * 2)))
 
-    assert told([*said[:again], *said[:again], *said[again:]], -1) == list(
+    assert told([*said[:hole], *said[hole + 1 : again], *said[:again], *said[again:]], -1) == list(
         enumerate(script_of(ending_of(result), is_background=True))
     )
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Generator
 from pathlib import Path
 
@@ -44,6 +46,8 @@ def _envtest(name: str) -> str | None:
 
 class KubeServer:
     """Start, kill -9 and restart on the same port and data."""
+
+    is_real = True
 
     def __init__(self, folder: Path) -> None:
         found = programs()
@@ -151,6 +155,13 @@ users: [{{name: test, user: {{token: "{token or f"scaler-{namespace}"}"}}}}]
                     return
             time.sleep(0.1)
         raise AssertionError(f"kube-apiserver was not ready within {START_S:g} s: see {self._folder}")
+
+
+def forget_sockets() -> None:
+    """lightkube's client leaves a socket to the collector where it is cancelled in the middle of a TLS handshake."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @contextlib.contextmanager

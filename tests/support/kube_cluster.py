@@ -67,6 +67,7 @@ class Cluster:
             }
         )
         await self.client.create(body)
+        self.sizes[name] = [replicas]
         return name
 
     async def size(self, deployment: str, replicas: int) -> None:

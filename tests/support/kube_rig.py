@@ -1,4 +1,4 @@
-"""A real API server with played controllers, as a platform for the drivers' conformance suite."""
+"""An API server, real or a stand-in, with played controllers, as a platform for the drivers' conformance suite."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from scaler.drivers.port import Driver
 from schemas.driver_config import KubernetesSection
 from tests.support.kube import KubeServer
 from tests.support.kube_cluster import Cluster, cluster
+from tests.support.kube_stand_in import KubeStandIn
 
 _numbers = itertools.count()
 
@@ -24,7 +25,7 @@ class KubeRig:
 
     can = frozenset({"starts_slowly", "works", "dies", "fails"})
 
-    def __init__(self, server: KubeServer) -> None:
+    def __init__(self, server: KubeServer | KubeStandIn) -> None:
         self._server = server
         self._namespace = f"rig-{next(_numbers)}"
         self._stack = contextlib.AsyncExitStack()

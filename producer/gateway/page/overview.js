@@ -17,7 +17,7 @@ export function Overview() {
   if (!pool) {
     return html`<div class="panel"><${Empty} title="No pool yet"
       commands=${["penstock up", "penstock consumer --engine.model Qwen/Qwen2.5-7B-Instruct"]}>
-      A pool appears when its first consumer starts. Everything on one machine, or one consumer:<//></div>`;
+      A pool appears when its first consumer is ready; a large model takes minutes to load. If none is starting:<//></div>`;
   }
   return html`
     <${Figures} pool=${pool} />

@@ -90,9 +90,10 @@ class Teller:
         elif isinstance(said, (Started, Restarted)):
             self._restart()
             self._seq = said.seq + 1 if isinstance(said, Started) else self._seq
-        elif said.seq >= self._seq or self._is_mended:
+        else:
             self._has_begun = True
-            self.has_gap = self.has_gap or (said.seq > self._seq and not self._is_mended)
+            # Backwards is a hole as well: an attempt whose start was lost.
+            self.has_gap = self.has_gap or (said.seq != self._seq and not self._is_mended)
             self._seq = said.seq + 1
             if not self.has_gap:
                 self._hear(said)

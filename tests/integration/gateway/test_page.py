@@ -220,6 +220,29 @@ def test_a_dropped_file_goes_to_files_and_then_to_batches(own_nats: NatsServer, 
     told(own_nats.url, tmp_path, story)
 
 
+def test_a_dropped_file_becomes_a_batch_whose_output_can_be_read(own_nats: NatsServer, tmp_path: Path) -> None:
+    lines = tmp_path / "rows.jsonl"
+    body = {**LONG, "max_tokens": 5}
+    row = {"method": "POST", "url": "/v1/chat/completions", "body": body}
+    lines.write_text("".join(json.dumps({"custom_id": f"r{number}", **row}) + "\n" for number in range(6)))
+
+    async def story(there: House) -> None:
+        if (await there.http.get("/v1/batches")).status_code == 404:
+            pytest.skip("this gateway has no files and batches")
+        page = await there.open()
+        await page.sees("blocks free")
+        await page.drop(lines)
+        await page.sees("6 of 6")
+        await page.sees("completed")
+        path = await page.until("document.querySelector('a[download]')?.getAttribute('href')")
+        output = (await there.http.get(path)).text
+        assert sorted(json.loads(line)["custom_id"] for line in output.splitlines()) == [f"r{n}" for n in range(6)]
+        assert page.errors == []
+        assert is_ours(page, there)
+
+    told(own_nats.url, tmp_path, story)
+
+
 def test_everything_can_be_reached_and_done_with_the_keyboard(own_nats: NatsServer, tmp_path: Path) -> None:
     async def story(there: House) -> None:
         await there.job(custom_id="runs")

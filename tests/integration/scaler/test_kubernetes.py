@@ -1,4 +1,7 @@
-"""The Kubernetes driver against a real API server: it converges whatever happens to either, and may do nothing else."""
+"""The Kubernetes driver against an API server: it converges whatever happens to either, and may do nothing else.
+
+All of it against a real one, where there is one; and what needs no roles against a stand-in, everywhere.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,7 @@ from schemas.config import BrokerSection
 from schemas.driver_config import KubernetesSection
 from tests.support.kube import NAMESPACES, KubeServer
 from tests.support.kube_cluster import Cluster, cluster
+from tests.support.kube_stand_in import KubeStandIn
 
 ROLE = Path(__file__).parents[3] / "infra" / "kubernetes" / "scaler-role.yaml"
 POOL = "default"
@@ -39,13 +43,22 @@ DEPLOYMENT = "penstock-consumer-default"
 # How long the API server stays dead. Once by hand: 60.
 DOWN_S = float(os.environ.get("PENSTOCK_TEST_API_DOWN_S", "2"))
 
-_unused = iter(NAMESPACES)
+Api = KubeServer | KubeStandIn
+
+# The rest are other files'.
+_unused = iter(NAMESPACES[:35])
+_numbers = itertools.count()
+
+
+@pytest.fixture(params=["real", "stand-in"])
+def api(request: pytest.FixtureRequest) -> Api:
+    return request.getfixturevalue("kube" if request.param == "real" else "kube_stand_in")
 
 
 class World:
     """A namespace with one pool, and what is needed to drive it."""
 
-    def __init__(self, server: KubeServer, cluster: Cluster, stack: contextlib.AsyncExitStack) -> None:
+    def __init__(self, server: Api, cluster: Cluster, stack: contextlib.AsyncExitStack) -> None:
         self.server = server
         self.cluster = cluster
         self._stack = stack
@@ -71,9 +84,9 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def world(server: KubeServer, replicas: int = 0, **deployed: Any) -> AsyncGenerator[World]:
-    namespace = next(_unused)
-    role = list(yaml.safe_load_all(ROLE.read_text()))
+async def world(server: Api, replicas: int = 0, **deployed: Any) -> AsyncGenerator[World]:
+    namespace = next(_unused) if server.is_real else f"s{next(_numbers)}"
+    role = list(yaml.safe_load_all(ROLE.read_text())) if server.is_real else []
     async with (
         cluster(server.kubeconfig(namespace, "admin"), namespace, role) as made,
         contextlib.AsyncExitStack() as stack,
@@ -82,9 +95,7 @@ async def world(server: KubeServer, replicas: int = 0, **deployed: Any) -> Async
         yield World(server, made, stack)
 
 
-def in_world(
-    server: KubeServer, scenario: Callable[[World], Awaitable[None]], replicas: int = 0, **deployed: Any
-) -> None:
+def in_world(server: Api, scenario: Callable[[World], Awaitable[None]], replicas: int = 0, **deployed: Any) -> None:
     async def run() -> None:
         async with world(server, replicas, **deployed) as made:
             await scenario(made)
@@ -129,7 +140,7 @@ def names(fleet: Fleet) -> set[str]:
 # --- size
 
 
-def test_up_and_down_and_to_zero(kube: KubeServer) -> None:
+def test_up_and_down_and_to_zero(api: Api) -> None:
     async def scenario(world: World) -> None:
         driver = await world.driver()
         for size in (3, 5, 1, 0):
@@ -138,10 +149,10 @@ def test_up_and_down_and_to_zero(kube: KubeServer) -> None:
 
         assert world.cluster.sizes[DEPLOYMENT] == [0, 3, 5, 1, 0]
 
-    in_world(kube, scenario)
+    in_world(api, scenario)
 
 
-def test_what_is_asked_is_seen_at_once_before_any_controller_acts(kube: KubeServer) -> None:
+def test_what_is_asked_is_seen_at_once_before_any_controller_acts(api: Api) -> None:
     async def scenario(world: World) -> None:
         driver = await world.driver()
         await driver.apply(POOL, 3)
@@ -158,10 +169,10 @@ def test_what_is_asked_is_seen_at_once_before_any_controller_acts(kube: KubeServ
         assert more.staying == 4
         assert [one.phase for one in more.replicas if not one.consumer] == ["starting"]
 
-    in_world(kube, scenario)
+    in_world(api, scenario)
 
 
-def test_asking_twice_is_asking_once(kube: KubeServer) -> None:
+def test_asking_twice_is_asking_once(api: Api) -> None:
     async def scenario(world: World) -> None:
         driver = await world.driver()
         await driver.apply(POOL, 2)
@@ -172,10 +183,10 @@ def test_asking_twice_is_asking_once(kube: KubeServer) -> None:
 
         assert (await world.cluster.client.get(Deployment, DEPLOYMENT)).metadata.resourceVersion == before
 
-    in_world(kube, scenario)
+    in_world(api, scenario)
 
 
-def test_only_the_size_is_written(kube: KubeServer) -> None:
+def test_only_the_size_is_written(api: Api) -> None:
     async def scenario(world: World) -> None:
         driver = await world.driver()
         before = await world.cluster.client.get(Deployment, DEPLOYMENT)
@@ -186,13 +197,13 @@ def test_only_the_size_is_written(kube: KubeServer) -> None:
         assert after.spec.to_dict() == before.spec.to_dict()
         assert after.metadata.annotations == before.metadata.annotations
 
-    in_world(kube, scenario)
+    in_world(api, scenario)
 
 
 # --- who goes
 
 
-def test_the_victims_are_the_pods_that_go_in_their_order(kube: KubeServer) -> None:
+def test_the_victims_are_the_pods_that_go_in_their_order(api: Api) -> None:
     async def scenario(world: World) -> None:
         driver = await world.driver()
         await driver.apply(POOL, 5)
@@ -206,10 +217,10 @@ def test_the_victims_are_the_pods_that_go_in_their_order(kube: KubeServer) -> No
         assert names(left) == {pods[3], pods[0], pods[4]}
         assert sorted(world.cluster.deleted) == sorted([pods[1], pods[2]])
 
-    in_world(kube, scenario)
+    in_world(api, scenario)
 
 
-def test_a_victim_drains_and_stays_visible_until_it_is_gone(kube: KubeServer) -> None:
+def test_a_victim_drains_and_stays_visible_until_it_is_gone(api: Api) -> None:
     async def scenario(world: World) -> None:
         driver = await world.driver()
         await driver.apply(POOL, 2)
@@ -226,10 +237,10 @@ def test_a_victim_drains_and_stays_visible_until_it_is_gone(kube: KubeServer) ->
         await world.cluster.finish(victim)
         assert names(await settled(driver, running(1))) == {other}
 
-    in_world(kube, scenario)
+    in_world(api, scenario)
 
 
-def test_those_that_start_go_before_any_victim(kube: KubeServer) -> None:
+def test_those_that_start_go_before_any_victim(api: Api) -> None:
     async def scenario(world: World) -> None:
         driver = await world.driver()
         await driver.apply(POOL, 2)
@@ -243,10 +254,10 @@ def test_those_that_start_go_before_any_victim(kube: KubeServer) -> None:
 
         assert names(left) == old
 
-    in_world(kube, scenario)
+    in_world(api, scenario)
 
 
-def test_a_victim_that_was_spared_is_no_victim_next_time(kube: KubeServer) -> None:
+def test_a_victim_that_was_spared_is_no_victim_next_time(api: Api) -> None:
     async def scenario(world: World) -> None:
         driver = await world.driver()
         await driver.apply(POOL, 3)
@@ -262,10 +273,10 @@ def test_a_victim_that_was_spared_is_no_victim_next_time(kube: KubeServer) -> No
 
         assert names(left) == {idle, busy}
 
-    in_world(kube, scenario)
+    in_world(api, scenario)
 
 
-def test_a_pod_that_is_drained_by_others_counts_as_draining_and_is_replaced(kube: KubeServer) -> None:
+def test_a_pod_that_is_drained_by_others_counts_as_draining_and_is_replaced(api: Api) -> None:
     async def scenario(world: World) -> None:
         driver = await world.driver()
         await driver.apply(POOL, 2)
@@ -278,10 +289,10 @@ def test_a_pod_that_is_drained_by_others_counts_as_draining_and_is_replaced(kube
         assert {one.consumer for one in fleet.replicas if one.phase == "draining"} == {evicted}
         assert fleet.staying == 2
 
-    in_world(kube, scenario)
+    in_world(api, scenario)
 
 
-def test_a_node_that_announces_its_end_makes_its_pods_draining(kube: KubeServer) -> None:
+def test_a_node_that_announces_its_end_makes_its_pods_draining(api: Api) -> None:
     async def scenario(world: World) -> None:
         driver = await world.driver()
         await driver.apply(POOL, 1)
@@ -293,14 +304,14 @@ def test_a_node_that_announces_its_end_makes_its_pods_draining(kube: KubeServer)
         fleet = await settled(driver, lambda fleet: fleet.replicas[0].phase == "draining")
         assert fleet.replicas[0].consumer == pod
 
-    in_world(kube, scenario)
+    in_world(api, scenario)
 
 
 # --- what fails
 
 
 @pytest.mark.parametrize("reason", ["CrashLoopBackOff", "ImagePullBackOff", "CreateContainerConfigError"])
-def test_a_pod_that_cannot_run_is_failing_and_says_why(kube: KubeServer, reason: str) -> None:
+def test_a_pod_that_cannot_run_is_failing_and_says_why(api: Api, reason: str) -> None:
     async def scenario(world: World) -> None:
         driver = await world.driver()
         world.cluster.makes_ready = False
@@ -324,10 +335,10 @@ def test_a_pod_that_cannot_run_is_failing_and_says_why(kube: KubeServer, reason:
         assert fleet.replicas[0].reason == f"{reason}, Error with exit code 2"
         assert fleet.staying == 1
 
-    in_world(kube, scenario)
+    in_world(api, scenario)
 
 
-def test_a_quota_that_forbids_pods_is_said(kube: KubeServer) -> None:
+def test_a_quota_that_forbids_pods_is_said(api: Api) -> None:
     async def scenario(world: World) -> None:
         driver = await world.driver()
         world.cluster.is_idle = True
@@ -340,7 +351,7 @@ def test_a_quota_that_forbids_pods_is_said(kube: KubeServer) -> None:
 
         assert [(one.phase, one.reason) for one in fleet.replicas] == [("failing", "exceeded quota: gpus")] * 2
 
-    in_world(kube, scenario)
+    in_world(api, scenario)
 
 
 def test_an_unknown_pool_is_refused_with_the_remedy(kube: KubeServer) -> None:
@@ -355,16 +366,14 @@ def test_an_unknown_pool_is_refused_with_the_remedy(kube: KubeServer) -> None:
     in_world(kube, scenario)
 
 
-def test_a_consumer_that_would_be_killed_at_work_is_warned_of(
-    kube: KubeServer, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_consumer_that_would_be_killed_at_work_is_warned_of(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(world: World) -> None:
         driver = await world.driver()
         await driver.apply(POOL, 1)
         await settled(driver, running(1))
 
     with caplog.at_level(logging.WARNING, "scaler"):
-        in_world(kube, scenario, arguments=["consumer", "--consumer.grace_s", "55"])
+        in_world(api, scenario, arguments=["consumer", "--consumer.grace_s", "55"])
 
     warned = [record for record in caplog.records if record.message == "driver.kills_at_work"]
     assert [(one.needed_s, one.terminationGracePeriodSeconds) for one in warned] == [(65, 60)]
@@ -373,7 +382,7 @@ def test_a_consumer_that_would_be_killed_at_work_is_warned_of(
 # --- others who write
 
 
-def test_a_write_that_came_between_is_looked_at_and_not_lost(kube: KubeServer) -> None:
+def test_a_write_that_came_between_is_looked_at_and_not_lost(api: Api) -> None:
     async def scenario(world: World) -> None:
         driver = await world.driver()
 
@@ -395,10 +404,10 @@ def test_a_write_that_came_between_is_looked_at_and_not_lost(kube: KubeServer) -
         found = await world.cluster.client.get(Deployment, DEPLOYMENT)
         assert int(found.metadata.annotations["somebody"]) > 0
 
-    in_world(kube, scenario)
+    in_world(api, scenario)
 
 
-def test_a_leader_of_yesterday_writes_over_nothing(kube: KubeServer) -> None:
+def test_a_leader_of_yesterday_writes_over_nothing(api: Api) -> None:
     class Delayed(KubeApi):
         """Between its look and its write, another scaler leads and writes."""
 
@@ -424,10 +433,10 @@ def test_a_leader_of_yesterday_writes_over_nothing(kube: KubeServer) -> None:
 
         assert await world.cluster.replicas(DEPLOYMENT) == 5
 
-    in_world(kube, scenario)
+    in_world(api, scenario)
 
 
-def test_a_person_s_change_is_put_right_and_said(kube: KubeServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_person_s_change_is_put_right_and_said(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(world: World) -> None:
         driver = await world.driver()
         await driver.apply(POOL, 2)
@@ -438,13 +447,13 @@ def test_a_person_s_change_is_put_right_and_said(kube: KubeServer, caplog: pytes
         assert await world.cluster.replicas(DEPLOYMENT) == 2
 
     with caplog.at_level(logging.WARNING, "scaler"):
-        in_world(kube, scenario)
+        in_world(api, scenario)
 
     drifted = [record for record in caplog.records if record.message == "driver.drifted"]
     assert [(one.deployment, one.replicas) for one in drifted] == [(DEPLOYMENT, 6)]
 
 
-def test_another_autoscaler_is_not_fought_without_end(kube: KubeServer) -> None:
+def test_another_autoscaler_is_not_fought_without_end(api: Api) -> None:
     async def scenario(world: World) -> None:
         driver = await world.driver(drifts_max=3, drift_window_s=60.0)
         await driver.apply(POOL, 2)
@@ -458,7 +467,7 @@ def test_another_autoscaler_is_not_fought_without_end(kube: KubeServer) -> None:
 
         assert await world.cluster.replicas(DEPLOYMENT) == 6
 
-    in_world(kube, scenario)
+    in_world(api, scenario)
 
 
 # --- least privilege
@@ -579,7 +588,7 @@ def hear_no_more(world: World) -> None:
         world.changes.get_nowait()
 
 
-def test_a_change_is_heard_without_asking(kube: KubeServer) -> None:
+def test_a_change_is_heard_without_asking(api: Api) -> None:
     async def scenario(world: World) -> None:
         driver = await world.driver()
         await driver.apply(POOL, 1)
@@ -589,10 +598,10 @@ def test_a_change_is_heard_without_asking(kube: KubeServer) -> None:
         await world.cluster.delete(pod)
         await heard(world)
 
-    in_world(kube, scenario)
+    in_world(api, scenario)
 
 
-def test_a_watch_that_ends_begins_again(kube: KubeServer) -> None:
+def test_a_watch_that_ends_begins_again(api: Api) -> None:
     async def scenario(world: World) -> None:
         driver = await world.driver(watch_s=1.0)
         for size in (1, 2, 1, 2, 1):
@@ -604,16 +613,16 @@ def test_a_watch_that_ends_begins_again(kube: KubeServer) -> None:
             await settled(driver, running(size))
             await asyncio.sleep(max(0.0, ended - asyncio.get_running_loop().time()))
 
-    in_world(kube, scenario)
+    in_world(api, scenario)
 
 
-def test_an_api_server_that_dies_is_outlived(kube: KubeServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_api_server_that_dies_is_outlived(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(world: World) -> None:
         driver = await world.driver()
         await driver.apply(POOL, 2)
         await settled(driver, running(2))
         until = asyncio.get_running_loop().time() + DOWN_S
-        kube.kill_api()
+        api.kill_api()
         try:
             # A scaler does not stop asking for what it wants.
             refusals = 0
@@ -625,7 +634,7 @@ def test_an_api_server_that_dies_is_outlived(kube: KubeServer, caplog: pytest.Lo
                 refusals += 1
                 await asyncio.sleep(0.1)
         finally:
-            await asyncio.to_thread(kube.start_api)
+            await asyncio.to_thread(api.start_api)
         hear_no_more(world)
 
         async with asyncio.timeout(30):
@@ -640,42 +649,42 @@ def test_an_api_server_that_dies_is_outlived(kube: KubeServer, caplog: pytest.Lo
 
         assert world.cluster.sizes[DEPLOYMENT] == [0, 2, 4]
 
-    in_world(kube, scenario)
+    in_world(api, scenario)
 
 
-def test_an_api_server_that_hangs_is_away_in_time(kube: KubeServer) -> None:
+def test_an_api_server_that_hangs_is_away_in_time(api: Api) -> None:
     async def scenario(world: World) -> None:
         driver = await world.driver(request_timeout_s=0.5)
-        kube.hang()
+        api.hang()
         try:
             with pytest.raises(DriverUnavailable, match="did not answer in time"):
                 await driver.apply(POOL, 1)
         finally:
-            kube.go_on()
+            api.go_on()
 
         await applied(driver, 1)
         await settled(driver, running(1))
 
-    in_world(kube, scenario)
+    in_world(api, scenario)
 
 
-def test_a_version_the_api_server_has_forgotten_asks_for_a_new_list(kube: KubeServer) -> None:
+def test_a_version_the_api_server_has_forgotten_asks_for_a_new_list(api: Api) -> None:
     async def scenario(world: World) -> None:
-        api = KubeApi.made(world.section())
+        client = KubeApi.made(world.section())
         try:
             with pytest.raises(Gone):
-                async for _ in api.changes("1"):
+                async for _ in client.changes("1"):
                     pass
         finally:
-            await api.close()
+            await client.close()
 
-    in_world(kube, scenario)
+    in_world(api, scenario)
 
 
 # --- scalers that follow each other
 
 
-def test_when_the_leader_is_lost_the_next_one_goes_on_and_nothing_swings(kube: KubeServer, nats_url: str) -> None:
+def test_when_the_leader_is_lost_the_next_one_goes_on_and_nothing_swings(api: Api, nats_url: str) -> None:
     async def scenario(world: World) -> None:
         first, second = await candidate(world, nats_url, 3), await candidate(world, nats_url, 5)
         try:
@@ -688,7 +697,7 @@ def test_when_the_leader_is_lost_the_next_one_goes_on_and_nothing_swings(kube: K
 
         assert world.cluster.sizes[DEPLOYMENT] == [0, 3, 5]
 
-    in_world(kube, scenario)
+    in_world(api, scenario)
 
 
 class Candidate(NamedTuple):
@@ -724,7 +733,7 @@ async def candidate(world: World, url: str, wants: int) -> Candidate:
     return Candidate(driver, broker, task)
 
 
-def test_a_new_driver_finds_what_another_has_started(kube: KubeServer) -> None:
+def test_a_new_driver_finds_what_another_has_started(api: Api) -> None:
     async def scenario(world: World) -> None:
         first = await world.driver()
         await first.apply(POOL, 3)
@@ -740,4 +749,4 @@ def test_a_new_driver_finds_what_another_has_started(kube: KubeServer) -> None:
         assert {one.consumer for one in fleet.replicas if one.phase == "draining"} == {min(before)}
         assert fleet.staying == 2
 
-    in_world(kube, scenario)
+    in_world(api, scenario)

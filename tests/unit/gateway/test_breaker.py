@@ -84,3 +84,13 @@ def test_a_backlog_beyond_what_the_caller_allows_is_refused_with_the_time_it_tak
     assert (verdict.is_closed, verdict.retry_after_s) == (False, 60)
     assert "90 s" in verdict.reason
     assert breaker.ask(Sight(consumers=1, wait_s=20, allowed_s=30), 0).is_closed
+
+
+def test_who_only_looks_hears_why_it_is_open_and_takes_nobodys_turn() -> None:
+    breaker = opened()
+
+    assert breaker.why_closed(WELL) == "2 of its last 4 answers were faults"
+    assert breaker.why_closed(Sight(consumers=0, gone_s=60)) == "no consumer serves it"
+    assert Breaker(CFG).why_closed(WELL) == ""
+    # The next request is still the one that goes to see.
+    assert breaker.ask(WELL, 110).is_probe

@@ -289,3 +289,21 @@ def test_a_record_is_read_as_it_was_written() -> None:
     record = a_record(background=True, tools=[TOOL], tool_choice={"type": "function", "name": "find"}, top_logprobs=3)
 
     assert decode_record(msgspec.json.encode(record)) == record
+
+
+def test_a_second_attempt_whose_start_was_lost_is_not_taken_for_the_rest_of_the_first() -> None:
+    first = [Started(job="job", seq=0, attempt=1), *_words(1, "abcd", "efgh")]
+    second = [Started(job="job", seq=0, attempt=2), *_words(1, "abcd", "EFGH", "IJKL")]
+    teller = Teller(is_background=True)
+    for one in [*first, *second[2:]]:
+        teller.take(one)
+
+    assert [step.text for _, step in teller.due() if step.kind == "message.delta"] == ["abcd", "efgh"]
+    assert teller.has_gap
+    for one in [*first, *second]:
+        teller.take(one)
+    assert "something else" in teller.broken
+
+
+def _words(seq: int, *texts: str) -> list[Delta]:
+    return [Delta(job="job", seq=number, text=text) for number, text in enumerate(texts, seq)]

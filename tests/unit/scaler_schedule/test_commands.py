@@ -169,3 +169,31 @@ def test_a_wrong_file_is_refused_by_the_name_of_what_is_wrong(tmp_path: Path, to
 
     with pytest.raises(ConfigError, match=says):
         commands.main(["test", "--windows", str(path)], {}, NOW_UNIX_S)
+
+
+POOLS = """
+[scaler.pools.big.windows.night]
+cron = "0 22 * * *"
+tz = "America/New_York"
+hours = 8
+target = 2
+only_on = ["2026-12-24..2026-12-26"]
+
+[scaler.pools.small]
+"""
+
+
+def test_a_pools_windows_are_those_of_the_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "penstock.toml"
+    path.write_text(POOLS)
+
+    seen = previewed(capsys, "--pool", "big", "--config", str(path), "--from", "2026-12-23", "--to", "2026-12-28")
+
+    opened = [one["from"] for one in seen["periods"] if one["windows"] == ["night"]]
+    assert opened == [f"2026-12-{day}T22:00:00-05:00" for day in (24, 25, 26)]
+    with pytest.raises(
+        ConfigError, match=r"--pool small has no windows: write a table \[scaler\.pools\.small\.windows"
+    ):
+        commands.main(["test", "--pool", "small", "--config", str(path)], {}, NOW_UNIX_S)
+    with pytest.raises(ConfigError, match=r"--pool tiny: no such pool; there is big, small"):
+        commands.main(["test", "--pool", "tiny", "--config", str(path)], {}, NOW_UNIX_S)
