@@ -20,7 +20,7 @@ class HoldSettings(msgspec.Struct, frozen=True, kw_only=True):
     # The load of lanes with short windows is kept covered, as its mean over this time says; where starts are quick,
     # over so many of them, for what is stopped too early is soon there again.
     short_mean_s: float = 600.0
-    short_cold_starts: float = 10.0
+    short_cold_starts: float = 10 / 3
 
     def short_s(self, cold_start_s: float) -> float:
         return min(self.short_mean_s, max(60.0, self.short_cold_starts * cold_start_s))

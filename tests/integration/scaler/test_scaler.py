@@ -140,7 +140,7 @@ def test_a_backlog_worth_eight_consumers_is_answered_in_one_step_and_nothing_is_
             assert heard.with_action("start")[0].target == 8
             assert {one.status for one in results} == {Status.COMPLETED}
             assert {one.attempt for one in results} == {1}
-            await until(lambda: not stage.fleet.of("p"))
+            await until(lambda: not stage.fleet.of("p"), seconds=150.0)
 
     play(tmp_path, scene)
 
@@ -210,6 +210,25 @@ def test_with_everything_else_dead_the_fleet_keeps_its_size_and_a_new_scaler_fin
     play(tmp_path, scene)
 
 
+def test_a_broker_that_goes_and_comes_back_changes_no_fleet(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        async with a_scaler(stage.url, tmp_path, pools={"p": QUICK}) as scaler:
+            await watched(stage, scaler)
+            await order(stage, 2)
+            await until(lambda: len(stage.fleet.of("p")) == 2)
+            before = stage.fleet.pids("p")
+            await stage.server.kill()
+            await until(lambda: "leader.ended" in scaler.log)
+            assert stage.fleet.pids("p") == before
+            await stage.server.restart()
+            await until(lambda: scaler.log.count("scaler.leads") == 2)
+            await order(stage, 3)
+            await until(lambda: len(stage.fleet.of("p")) == 3)
+            assert before < stage.fleet.pids("p")
+
+    play(tmp_path, scene)
+
+
 def test_an_order_by_hand_ends_when_it_was_said_to(tmp_path: Path) -> None:
     async def scene(stage: Stage) -> None:
         async with a_scaler(stage.url, tmp_path, pools={"p": QUICK}) as scaler:
@@ -261,6 +280,20 @@ def test_a_consumer_that_dies_at_every_start_is_reported_and_not_multiplied(tmp_
                 await until(lambda: any("again and again" in one.guard for one in heard.heard))
             assert sum(one.count for one in heard.with_action("start")) == 1
             assert "no such model here" in scaler.log
+
+    play(tmp_path, scene)
+
+
+def test_a_job_that_kills_its_consumers_is_not_answered_with_more_of_them(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        async with a_scaler(stage.url, tmp_path, pools={"p": QUICK}) as scaler:
+            heard = await watched(stage, scaler)
+            async with Client(stage.url, pool="p") as client:
+                poison = {**chat(20), "simulated": {"fail": "crash_engine"}}
+                result = await (await client.submit(poison, lane="interactive")).result()
+            assert result.status is Status.DEAD
+            assert [one.count for one in heard.with_action("start")] == [1]
+            assert "replica.died" in scaler.log
 
     play(tmp_path, scene)
 
