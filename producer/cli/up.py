@@ -30,7 +30,7 @@ async def _up(invocation: Invocation) -> int:
     arguments = invocation.arguments
     config = config_of(invocation, more=["--engine.model", arguments.model] if arguments.model else None)
     if arguments.consumers < 1:
-        raise ConfigError("--consumers must be at least 1; --no-consumer starts only the broker", param="--consumers")
+        raise ConfigError("--consumers must be at least 1; --no-consumer starts only the rest", param="--consumers")
     if arguments.consumers_max is not None and (arguments.consumers_max < 1 or not arguments.scale):
         raise ConfigError("--max is the most consumers that --scale may start: at least 1", param="--max")
     with contextlib.ExitStack() as held:
