@@ -3,7 +3,7 @@ PY := .venv/bin/python
 BOOT := python3 infra/bootstrap.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check fix bench clean
+.PHONY: help setup demo test test-fast check fix bench fuzz clean
 
 help: ## print this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,9 @@ fix: setup ## format and mend what can be mended
 
 bench: setup ## the quick benches; `penstock bench NAME` for one
 	@.venv/bin/penstock bench throughput --quick
+
+fuzz: setup ## 10,000 mutated bodies, and many requests of every route that /openapi.json describes
+	@PENSTOCK_MUTATIONS=10000 PENSTOCK_FUZZ=60 $(PY) -m pytest -q tests/integration/gateway/test_mutations.py tests/integration/gateway/test_described.py
 
 clean: ## remove what was built; keeps .venv
 	@rm -rf build dist .pytest_cache .ruff_cache .hypothesis .check.log .penstock
