@@ -5,29 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from html import escape
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from producer.gateway.openapi_queries import queries_of
-from schemas.openai import (
-    ChatRequest,
-    Completion,
-    CompletionRequest,
-    EmbeddingRequest,
-    Embeddings,
-    ErrorBody,
-    JobList,
-    JobRequest,
-    JobRequests,
-    JobView,
-    Model,
-    Models,
-)
-from schemas.openai_batches import Batch, BatchList, BatchRequest, File, FileDeleted, FileList, FileUpload
-from schemas.openai_responses import InputItems, ResponseDeleted, ResponseRequest, ResponseView
-from schemas.overview import Overview
-from schemas.webhook import WebhookDeleted, WebhookEndpoint, WebhookEndpoints, WebhookRequest, WebhookTest
+from producer.gateway.operations import JSON, OPERATIONS, TEXT, Operation
+from schemas.openai import ErrorBody, JobList
 
 _REF = "#/components/schemas/{name}"
 _ERRORS = {
@@ -52,91 +36,6 @@ _HEADERS = {
     "X-Penstock-Pool": "Which of the pools that serve the model.",
     "X-Penstock-Background": "true: the job goes on when the caller hangs up; see /v1/jobs.",
 }
-
-
-class Operation(NamedTuple):
-    """One documented route. `answer` is (status, type, content type)."""
-
-    method: str
-    path: str
-    summary: str
-    request: tuple[Any, ...] = ()
-    answer: tuple[str, Any, str] = ("200", None, "application/json")
-    has_headers: bool = False
-    is_public: bool = False
-    takes: str = "application/json"
-    # Whether it may be answered with server-sent events.
-    is_streamed: bool = False
-
-
-_JSON = "application/json"
-_BYTES = "application/octet-stream"
-_TEXT = "text/plain"
-
-# No parameter of its own: whoever tries all that is described would wait for an end that never comes.
-_OVERVIEW = "Pools, what waits, who serves; with ?stream=true again each second, without end"
-
-OPERATIONS = (
-    Operation("post", "/v1/chat/completions", "Chat", (ChatRequest,), ("200", Completion, _JSON), has_headers=True),
-    Operation(
-        "post", "/v1/completions", "Completion", (CompletionRequest,), ("200", Completion, _JSON), has_headers=True
-    ),
-    Operation(
-        "post", "/v1/embeddings", "Embeddings", (EmbeddingRequest,), ("200", Embeddings, _JSON), has_headers=True
-    ),
-    Operation("get", "/v1/models", "What can be asked for", (), ("200", Models, _JSON)),
-    Operation("get", "/v1/models/{id}", "One model", (), ("200", Model, _JSON)),
-    Operation("post", "/v1/responses", "Response", (ResponseRequest,), ("200", ResponseView, _JSON), has_headers=True),
-    Operation(
-        "get", "/v1/responses/{id}", "One response, or its stream", (), ("200", ResponseView, _JSON), is_streamed=True
-    ),
-    Operation("delete", "/v1/responses/{id}", "Forget a response", (), ("200", ResponseDeleted, _JSON)),
-    Operation("post", "/v1/responses/{id}/cancel", "End a background response", (), ("200", ResponseView, _JSON)),
-    Operation("get", "/v1/responses/{id}/input_items", "What was asked", (), ("200", InputItems, _JSON)),
-    Operation("post", "/v1/jobs", "Submit one job, or many", (JobRequest, JobRequests), ("202", JobView, _JSON)),
-    Operation("get", "/v1/jobs", "Your jobs, newest first", (), ("200", JobList, _JSON)),
-    Operation("get", "/v1/jobs/{id}", "One job, with its answer once it has ended", (), ("200", JobView, _JSON)),
-    Operation("post", "/v1/jobs/{id}/cancel", "End a job", (), ("200", JobView, _JSON)),
-    Operation("delete", "/v1/jobs/{id}", "End a job", (), ("200", JobView, _JSON)),
-    Operation(
-        "post",
-        "/v1/files",
-        "Store a file, such as the input of a batch",
-        (FileUpload,),
-        ("200", File, _JSON),
-        takes="multipart/form-data",
-    ),
-    Operation("get", "/v1/files", "Your files, newest first", (), ("200", FileList, _JSON)),
-    Operation("get", "/v1/files/{id}", "One file", (), ("200", File, _JSON)),
-    Operation("delete", "/v1/files/{id}", "Forget a file", (), ("200", FileDeleted, _JSON)),
-    Operation("get", "/v1/files/{id}/content", "What is in it", (), ("200", str, _BYTES)),
-    Operation("post", "/v1/batches", "Run a file of requests", (BatchRequest,), ("200", Batch, _JSON)),
-    Operation("get", "/v1/batches", "Your batches, newest first", (), ("200", BatchList, _JSON)),
-    Operation("get", "/v1/batches/{id}", "One batch, and how far it is", (), ("200", Batch, _JSON)),
-    Operation("post", "/v1/batches/{id}/cancel", "End a batch with what it has", (), ("200", Batch, _JSON)),
-    Operation(
-        "post",
-        "/v1/webhook_endpoints",
-        "Be told of events; the secret is shown this once",
-        (WebhookRequest,),
-        ("200", WebhookEndpoint, _JSON),
-    ),
-    Operation("get", "/v1/webhook_endpoints", "Your endpoints", (), ("200", WebhookEndpoints, _JSON)),
-    Operation("get", "/v1/webhook_endpoints/{id}", "One endpoint", (), ("200", WebhookEndpoint, _JSON)),
-    Operation("delete", "/v1/webhook_endpoints/{id}", "End an endpoint", (), ("200", WebhookDeleted, _JSON)),
-    Operation(
-        "post",
-        "/v1/webhook_endpoints/{id}/rotate",
-        "A new secret, shown this once; the old one signs beside it for a day",
-        (),
-        ("200", WebhookEndpoint, _JSON),
-    ),
-    Operation("post", "/v1/webhook_endpoints/{id}/test", "Send a test event now", (), ("200", WebhookTest, _JSON)),
-    Operation("get", "/v1/overview", _OVERVIEW, (), ("200", Overview, _JSON), is_streamed=True),
-    Operation("get", "/livez", "The process lives", (), ("200", str, _TEXT), is_public=True),
-    Operation("get", "/readyz", "Requests have somebody to go to", (), ("200", str, _TEXT), is_public=True),
-    Operation("get", "/metrics", "Prometheus", (), ("200", str, _TEXT), is_public=True),
-)
 
 
 def document(operations: Iterable[Operation] = OPERATIONS, *, has_keys: bool = True) -> dict[str, Any]:
@@ -186,10 +85,10 @@ def _operation(one: Operation) -> dict[str, Any]:
         # Its events have no schema here: what OpenAPI 3.1 says of a stream is said of the whole of it.
         answers[status]["content"]["text/event-stream"] = {}
     if one.path == "/v1/jobs" and one.method == "post":
-        answers["200"] = {"description": "Many jobs", "content": {_JSON: {"schema": _schema(JobList)}}}
+        answers["200"] = {"description": "Many jobs", "content": {JSON: {"schema": _schema(JobList)}}}
     if one.path == "/readyz":
-        answers["503"] = {"description": "Why not", "content": {_TEXT: {"schema": {"type": "string"}}}}
-    error = {_JSON: {"schema": _schema(ErrorBody)}}
+        answers["503"] = {"description": "Why not", "content": {TEXT: {"schema": {"type": "string"}}}}
+    error = {JSON: {"schema": _schema(ErrorBody)}}
     for code, text in _ERRORS.items():
         answers.setdefault(code, {"description": text, "content": error})
     operation: dict[str, Any] = {

@@ -16,7 +16,7 @@ import httpx
 
 from producer.gateway.app import app
 from producer.gateway.house import House
-from producer.gateway.openapi import OPERATIONS
+from producer.gateway.operations import OPERATIONS
 from schemas.config import Config
 from tests.integration.gateway.test_tenants import bearer, key_of
 from tests.support.consumer import ConsumerProcess
