@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from collections.abc import Callable
 import msgspec
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
 
 from infra import telemetry, topology
 from infra.broker import Broker
@@ -114,7 +116,8 @@ class PoolScaler:
         await self.waker.disarm()
         await self._ears.stop()
         if self._hearing is not None and not self._broker.nc.is_closed:
-            await self._hearing.unsubscribe()
+            with contextlib.suppress(NatsError):
+                await self._hearing.unsubscribe()
 
     async def look(self, woken_by: str = "") -> Decision:
         """What should be done now. Where something could not be asked, what was known before counts, at its age."""
@@ -181,7 +184,7 @@ class PoolScaler:
                         "woken_by": decision.woken_by,
                     },
                 )
-            telemetry.SCALER_CHANGES.labels(pool=self.pool, action=decision.action).inc(decision.count)
+                telemetry.SCALER_CHANGES.labels(pool=self.pool, action=decision.action).inc(decision.count)
         return decision
 
     async def account(self, decision: Decision) -> None:

@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
+from nats.errors import Error as NatsError
+
 from infra import telemetry
 from infra.broker import Broker
 from infra.leader import Leader
@@ -20,7 +22,7 @@ from scaler.live.settings import shares
 from schemas import subjects
 from schemas.config import Config
 from schemas.decision import Decision
-from schemas.errors import BusUnavailable
+from schemas.errors import BusUnavailable, OperatorError, PenstockError
 from schemas.scaler_config import ScaledPoolSection
 
 log = logging.getLogger(__name__)
@@ -124,6 +126,12 @@ class ScalerService:
             await self._act()
         except LeadLost as error:
             log.warning("scaler.lead_lost", extra={"reason": error.message})
+        except OperatorError:
+            raise
+        except PenstockError as error:
+            # Whoever leads next, perhaps ourselves, begins anew; the fleet stays as it is.
+            log.exception("scaler.failed", extra={"error": error.message, "retry_in_s": _RETRY_S})
+            await asyncio.sleep(_RETRY_S)
         finally:
             telemetry.SCALER_LEADS.set(0)
             for pool in self._pools.values():
@@ -193,7 +201,7 @@ class ScalerService:
         await pool.account(decision)
         try:
             again_in_s = await pool.keep_watch(decision)
-        except BusUnavailable:
+        except (BusUnavailable, NatsError):
             again_in_s = math.inf
         if again_in_s < math.inf:
             self._hurry(again_in_s)

@@ -90,7 +90,7 @@ def test_the_first_job_of_an_empty_pool_starts_a_consumer_and_the_pool_is_empty_
             assert "a job was published" in started[0].woken_by
             assert started[0].unix_ms - result.timing.submitted_unix_ms < 5000
             await until(lambda: not stage.fleet.of("p"))
-            assert heard.with_action("stop")
+            await until(lambda: heard.with_action("stop"))
 
     play(tmp_path, scene)
 
@@ -235,11 +235,11 @@ def test_an_order_by_hand_ends_when_it_was_said_to(tmp_path: Path) -> None:
             heard = await watched(stage, scaler)
             await order(stage, 2, seconds=3.0)
             await until(lambda: len(stage.fleet.of("p")) == 2)
-            told = heard.with_action("start")[0]
+            told = (await until(lambda: heard.with_action("start")))[0]
             assert (told.override, told.woken_by) == (2, "a person gave an order")
             assert any("A person asked for 2 consumers until" in line for line in sentences(told))
             await until(lambda: not stage.fleet.of("p"))
-            stopped = heard.with_action("stop")[0]
+            stopped = (await until(lambda: heard.with_action("stop")))[0]
             assert stopped.override is None
             assert stopped.unix_ms >= told.override_until_unix_ms
 
