@@ -1,6 +1,8 @@
 # `make help` lists what there is. Every target fills .venv by itself; the second time that takes no time.
 PY := .venv/bin/python
 BOOT := python3 infra/bootstrap.py
+# Most tests wait: for leases, for processes, for engines. A file's tests stay together, they share what it started.
+SPREAD := -n 3 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast check fix bench fuzz clean
@@ -15,10 +17,10 @@ demo: setup ## run a file of real requests through broker, consumer and engine; 
 	@$(PY) -m producer.demo
 
 test: setup ## every test, against a real nats-server and a real vLLM
-	@$(PY) -m pytest -q
+	@$(PY) -m pytest -q $(SPREAD)
 
 test-fast: setup ## the tests that need neither vLLM nor minutes
-	@$(PY) -m pytest -q -m "not engine and not chaos"
+	@$(PY) -m pytest -q $(SPREAD) -m "not engine and not chaos"
 
 check: setup ## format, lint, types, import contracts
 	@.venv/bin/ruff format --check --quiet .
