@@ -532,7 +532,8 @@ def test_what_waits_inside_the_engine_goes_by_its_priority(engine: EngineInThrea
             await engine.collect(request)
             order.append(name)
 
-        full = [Requests.chat(f"Story {number}", max_tokens=60, ignore_eos=True) for number in range(sequences)]
+        # So long that all the others are inside before the first of these ends.
+        full = [Requests.chat(f"Story {number}", max_tokens=240, ignore_eos=True) for number in range(sequences)]
         running = [asyncio.create_task(one("running", request)) for request in full]
         await engine.wait_running(sequences)
         later = [

@@ -147,7 +147,7 @@ def test_without_a_zygote_a_consumer_starts_alone_and_says_so(own_nats: NatsServ
         (["--serve-zygote", "--engine.kind", "simulated"], "--serve-zygote needs the path of a socket"),
         (["--serve-zygote", "/tmp/z", "--engine.kind", "steam"], "engine.kind"),
         (["--serve-zygote", "/tmp/z", "--consumer.poool", "big"], "poool"),
-        (["--serve-zygote", "/nowhere/z", "--engine.kind", "simulated"], "--serve-zygote /nowhere/z: No such file"),
+        (["--serve-zygote", "/proc/none/z", "--engine.kind", "simulated"], "--serve-zygote /proc/none/z: No such file"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line_and_exits_with_2(words: list[str], says: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import json
 import os
@@ -11,6 +12,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
@@ -29,6 +31,9 @@ from tests.support.gateway import GatewayProcess
 from tests.support.nats import NatsServer
 from tests.support.webhook_receiver import Receiver
 
+# No gateway here stores a file, but each makes its folder.
+FOLDER = Path(tempfile.mkdtemp(prefix="penstock-webhooks-"))
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 HERE = ("--gateway.webhooks.allowed_networks", '["127.0.0.0/8"]')
 KEYS = ("--gateway.api_keys", "true")
 QUICK = ("--gateway.webhooks.retries_s", "[0.2, 0.2, 0.2]", "--gateway.webhooks.timeout_s", "0.5")
@@ -87,7 +92,7 @@ def ids_in(receiver: Receiver) -> list[str]:
 def test_an_event_reaches_its_tenants_endpoint_signed_so_that_openais_client_unwraps_it(nats_url: str) -> None:
     async def story() -> None:
         async with (
-            GatewayProcess(nats_url, Path("/nowhere"), *HERE, "--client.tenant", "ann") as gateway,
+            GatewayProcess(nats_url, FOLDER, *HERE, "--client.tenant", "ann") as gateway,
             Receiver() as receiver,
             Receiver() as choosy,
             teller(nats_url) as broker,
@@ -120,7 +125,7 @@ def test_an_endpoint_that_fails_is_asked_again_until_it_takes_the_event(nats_url
     async def story() -> None:
         answers = iter([500, 0, 302, 204])
         async with (
-            GatewayProcess(nats_url, Path("/nowhere"), *HERE, *QUICK, "--client.tenant", "cat") as gateway,
+            GatewayProcess(nats_url, FOLDER, *HERE, *QUICK, "--client.tenant", "cat") as gateway,
             Receiver(lambda _: next(answers)) as receiver,
             teller(nats_url) as broker,
         ):
@@ -140,7 +145,7 @@ def test_an_endpoint_that_fails_is_asked_again_until_it_takes_the_event(nats_url
 def test_an_event_that_is_never_taken_is_given_up_after_its_last_retry(nats_url: str) -> None:
     async def story() -> None:
         async with (
-            GatewayProcess(nats_url, Path("/nowhere"), *HERE, *QUICK, "--client.tenant", "dan") as gateway,
+            GatewayProcess(nats_url, FOLDER, *HERE, *QUICK, "--client.tenant", "dan") as gateway,
             Receiver(lambda _: 500) as receiver,
             teller(nats_url) as broker,
         ):
@@ -159,7 +164,7 @@ def test_dead_endpoints_delay_nobody_else(nats_url: str) -> None:
     async def story() -> None:
         few = ("--gateway.webhooks.concurrency", "8", "--gateway.webhooks.timeout_s", "5")
         async with (
-            GatewayProcess(nats_url, Path("/nowhere"), *HERE, *few, "--client.tenant", "eve") as gateway,
+            GatewayProcess(nats_url, FOLDER, *HERE, *few, "--client.tenant", "eve") as gateway,
             Receiver(lambda _: 0) as silent,
             Receiver() as well,
             teller(nats_url) as broker,
@@ -184,7 +189,7 @@ def test_dead_endpoints_delay_nobody_else(nats_url: str) -> None:
 def test_410_ends_an_endpoint_and_no_other(nats_url: str) -> None:
     async def story() -> None:
         async with (
-            GatewayProcess(nats_url, Path("/nowhere"), *HERE, "--client.tenant", "fay") as gateway,
+            GatewayProcess(nats_url, FOLDER, *HERE, "--client.tenant", "fay") as gateway,
             Receiver(lambda _: 410) as gone,
             Receiver() as other,
             teller(nats_url) as broker,
@@ -244,8 +249,8 @@ def test_of_two_gateways_one_tells_each_event(nats_url: str) -> None:
     async def story() -> None:
         gil = (*HERE, "--client.tenant", "gil")
         async with (
-            GatewayProcess(nats_url, Path("/nowhere"), *gil) as one,
-            GatewayProcess(nats_url, Path("/nowhere"), *gil) as two,
+            GatewayProcess(nats_url, FOLDER, *gil) as one,
+            GatewayProcess(nats_url, FOLDER, *gil) as two,
             Receiver() as receiver,
             teller(nats_url) as broker,
         ):
@@ -267,7 +272,7 @@ def test_of_two_gateways_one_tells_each_event(nats_url: str) -> None:
 def test_the_command_makes_rotates_and_ends_endpoints_and_shows_each_secret_once(nats_url: str) -> None:
     async def story() -> None:
         async with (
-            GatewayProcess(nats_url, Path("/nowhere"), *HERE, "--client.tenant", "hal") as gateway,
+            GatewayProcess(nats_url, FOLDER, *HERE, "--client.tenant", "hal") as gateway,
             Receiver() as receiver,
             teller(nats_url) as broker,
         ):
@@ -296,7 +301,7 @@ def test_a_test_event_tells_what_came_of_it(nats_url: str) -> None:
     async def story() -> None:
         statuses = iter([204, 500])
         async with (
-            GatewayProcess(nats_url, Path("/nowhere"), *HERE, "--client.tenant", "ida") as gateway,
+            GatewayProcess(nats_url, FOLDER, *HERE, "--client.tenant", "ida") as gateway,
             Receiver(lambda _: next(statuses)) as receiver,
             httpx.AsyncClient(base_url=gateway.url) as http,
         ):
@@ -315,7 +320,7 @@ def test_a_test_event_tells_what_came_of_it(nats_url: str) -> None:
 def test_a_tenant_cannot_make_the_gateway_call_its_own_network(nats_url: str) -> None:
     async def story() -> None:
         async with (
-            GatewayProcess(nats_url, Path("/nowhere"), "--client.tenant", "jim") as gateway,
+            GatewayProcess(nats_url, FOLDER, "--client.tenant", "jim") as gateway,
             Receiver() as receiver,
             httpx.AsyncClient(base_url=gateway.url) as http,
         ):
@@ -340,7 +345,7 @@ def test_so_many_endpoints_a_tenant_and_no_more(nats_url: str) -> None:
     async def story() -> None:
         most = ("--gateway.webhooks.endpoints_max", "2", "--client.tenant", "kim")
         async with (
-            GatewayProcess(nats_url, Path("/nowhere"), *HERE, *most) as gateway,
+            GatewayProcess(nats_url, FOLDER, *HERE, *most) as gateway,
             httpx.AsyncClient(base_url=gateway.url) as http,
         ):
             statuses = [
@@ -409,7 +414,7 @@ def test_an_endpoint_is_called_over_tls_and_must_be_who_it_says(nats_url: str, t
         async with Receiver(tls=tls) as receiver:
             for more in (("--gateway.webhooks.ca_file", str(cert)), ()):
                 async with (
-                    GatewayProcess(nats_url, Path("/nowhere"), *loopback, *more, "--client.tenant", "lea") as gateway,
+                    GatewayProcess(nats_url, FOLDER, *loopback, *more, "--client.tenant", "lea") as gateway,
                     httpx.AsyncClient(base_url=gateway.url) as http,
                 ):
                     made = await endpoint(gateway, receiver.url)
