@@ -6,7 +6,6 @@ throughput; and a few at a time, for the time to the first token, which says not
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -97,7 +96,6 @@ async def measure(
             crowd = {way: await run(way, _CROWD, requests, 2 * number) for way in ways}
             few = {way: await run(way, _FEW, _FEW_REQUESTS, 2 * number + 1) for way in ways}
             pairs.append(Pair(crowd=crowd, few=few))
-            await asyncio.sleep(0)
         return pairs
 
 
