@@ -205,10 +205,24 @@ class Page:
         await self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in files])
 
     async def drop(self, *files: Path) -> None:
-        """Dragged in from outside, and let go in the middle of the page."""
+        """Dragged in from outside, and let go in the middle of the page once it asks for them.
+
+        A browser says again and again where the mouse is; what is let go over a page that has not yet said that it
+        takes files is forgotten.
+        """
         data = {"items": [], "files": [str(path) for path in files], "dragOperationsMask": 1}
-        for kind in ("dragEnter", "dragOver", "drop"):
+
+        async def drag(kind: str) -> bool:
             await self.call("Input.dispatchDragEvent", type=kind, x=300, y=300, data=data)
+            await asyncio.sleep(0.05)
+            return await self.js("document.querySelector('.drop-over') !== null")
+
+        await drag("dragEnter")
+        async with asyncio.timeout(WAIT_S):
+            while not await drag("dragOver"):
+                pass
+        await drag("dragOver")
+        await drag("drop")
 
     @contextlib.asynccontextmanager
     async def answering(self, answers: dict[str, Any], asked: list[dict[str, Any]]) -> AsyncGenerator[None]:
