@@ -15,6 +15,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from infra.nats_parser import QuickParser
+
 _NO_RESPONDERS = "503"
 
 Handler = Callable[[Msg], Awaitable[None]]
@@ -34,6 +36,7 @@ class PatientClient(Client):
 
     def __init__(self) -> None:
         super().__init__()
+        self._ps = QuickParser(self, self._process_msg)
         self._raw_handlers: dict[int, RawHandler] = {}
 
     async def subscribe_raw(self, subject: str, handler: RawHandler) -> Subscription:
@@ -49,12 +52,12 @@ class PatientClient(Client):
         self._raw_handlers[subscription._id] = handler  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         return subscription
 
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         handler = self._raw_handlers.get(sid)
         if handler is None:
-            await super()._process_msg(sid, subject, reply, data, headers)
+            await super()._process_msg(sid, subject, reply, data, headers or b"")
         elif sid in self._subs:
-            handler(subject, reply, headers)
+            handler(subject, reply, headers or b"")
         else:
             del self._raw_handlers[sid]
 

@@ -15,6 +15,11 @@ from schemas.errors import JobMalformed
 
 _VERSION = "1"
 
+# What is larger is cut to these, so that whoever orders the backlog can keep them in 32 and 64 bits.
+TOKENS_MAX = 2**31 - 1
+TIME_MAX = 2**62
+KEY_MAX = 2**64 - 1
+
 
 class Ticket(msgspec.Struct, frozen=True, kw_only=True):
     """Estimates and wishes. A time of 0 means "not set", a key of 0 "none".
@@ -43,22 +48,24 @@ def header_of(ticket: Ticket) -> str:
     )
 
 
+# Every waiting job passes here when a dispatcher starts, and many of a batch say the same; hence also no loop over the
+# fields.
+@lru_cache(maxsize=8192)
 def ticket_of(header: str) -> Ticket:
     """The inverse of `header_of`; fields that a newer version added are left alone.
 
     Raises:
         JobMalformed: it is no ticket.
     """
-    # Every waiting job passes here when a dispatcher starts, hence one by one and no loop over the fields.
     try:
         _, prompt, output, deadline, not_before, prefix, same, batch, window, *_ = header.split(",")
         ticket = Ticket(
-            prompt_tokens=int(prompt or 0),
-            output_tokens_max=int(output or 0),
-            deadline_unix_ms=int(deadline) if deadline else 0,
-            not_before_unix_ms=int(not_before) if not_before else 0,
-            prefix_key=int(prefix, 16) if prefix else 0,
-            same_key=int(same, 16) if same else 0,
+            prompt_tokens=min(int(prompt or 0), TOKENS_MAX),
+            output_tokens_max=min(int(output or 0), TOKENS_MAX),
+            deadline_unix_ms=min(int(deadline or 0), TIME_MAX),
+            not_before_unix_ms=min(int(not_before or 0), TIME_MAX),
+            prefix_key=min(int(prefix or "0", 16), KEY_MAX),
+            same_key=min(int(same or "0", 16), KEY_MAX),
             batch=_checked_name(batch, "batch") if batch else "",
             window=_checked_name(window, "window") if window else "",
         )

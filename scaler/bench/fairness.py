@@ -152,12 +152,15 @@ async def _round(shape: Shape) -> dict[str, Any]:
 
 
 async def _fill(broker: Broker, shape: Shape) -> None:
-    header = header_of(Ticket(prompt_tokens=100, output_tokens_max=100))
+    headers = [header_of(Ticket(prompt_tokens=tokens, output_tokens_max=100)) for tokens in range(50, 151)]
     lane_tenants = [(Lane.BULK, _WHALE if n % 2 else f"tenant-{n // 2 % shape.tenants}") for n in range(shape.jobs)]
     lane_tenants += [(Lane.STANDARD, tenant) for _ in range(shape.weighted_each) for tenant in _WEIGHTS]
     for start in range(0, len(lane_tenants), 1000):
         part = enumerate(lane_tenants[start : start + 1000], start)
-        messages = [_message(lane, tenant, f"job-{number:09d}", header) for number, (lane, tenant) in part]
+        messages = [
+            _message(lane, tenant, f"job-{number:09d}", headers[number % len(headers)])
+            for number, (lane, tenant) in part
+        ]
         for ack in await broker.store_batch(messages):
             if isinstance(ack, Exception):
                 raise ack

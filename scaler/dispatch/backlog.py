@@ -88,6 +88,13 @@ class Backlog:
         if not seq % WATCHED and self._capacity is not None:
             self._outlook.watch(seq, lane, tenant, ticket.deadline_unix_ms, self._capacity)
 
+    def begin_load(self) -> None:
+        """Many are about to be added: only `add` and `moved` may be called before `end_load`."""
+        self._index.begin_load()
+
+    def end_load(self) -> None:
+        self._index.end_load()
+
     def pick(self, jobs: int, now_unix_ms: int, capacity: Capacity) -> list[int]:
         """So many, in order of service; they are moving now. A few more where a group that begins alike is not done:
         consumers take a job or two at a time, and cut so short no group would share anything.
@@ -127,6 +134,7 @@ class Backlog:
     def moved(self, seqs: Iterable[int]) -> None:
         """They are elsewhere, or ended: forgotten here. Unknown ones are ignored; a waiting one is forgotten too."""
         index = self._index
+        index.write_down()
         for seq in seqs:
             slot = index.columns.slot_of(seq)
             if slot != NONE:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
+from struct import Struct
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,10 @@ Numbers = NDArray[Any]
 DEAD, MOVING, QUEUED, UNTIL, WINDOW, PARKED = range(6)
 
 NONE = -1
-# Tokens are kept in 32 bits: no request has so many, and a wrong ticket must not stop the index.
-TOKENS_MAX = 2**31 - 1
-_KEYS = 2**64 - 1
 
-_LINKS = ("after", "before", "due_after", "due_before")
-_TYPES = {
+# What a row begins with: these columns' values, in this order.
+Row = tuple[int, int, int, int, int, int, int, int, int, int, int, int]
+_OF_A_ROW = {
     "seq": "q",
     "key": "Q",
     "prefix": "Q",
@@ -38,6 +37,13 @@ _TYPES = {
     "flow": "i",
     "batch": "i",
     "window": "h",
+}
+# Such values one after the other, as `extend` takes them.
+ROW = Struct("=" + "".join(_OF_A_ROW.values()))
+_ROWS = np.dtype(list(_OF_A_ROW.items()))
+_LINKS = ("after", "before", "due_after", "due_before")
+_TYPES = {
+    **_OF_A_ROW,
     "state": "b",
     "promised": "b",
     **dict.fromkeys(_LINKS, "i"),
@@ -79,28 +85,14 @@ class Columns:
     def bytes_held(self) -> int:
         return sum(len(column) * column.itemsize for column in (getattr(self, name) for name in _TYPES))
 
-    def append(
-        self,
-        *,
-        seq: int,
-        key: int,
-        prefix: int,
-        same: int,
-        deadline: int,
-        not_before: int,
-        stored: int,
-        prompt: int,
-        output: int,
-        flow: int,
-        batch: int,
-        window: int,
-    ) -> int:
+    def append(self, row: Row) -> int:
         """The slot of a new row, MOVING until it is put somewhere."""
         slot = len(self.seq)
+        seq, key, prefix, same, deadline, not_before, stored, prompt, output, flow, batch, window = row
         self.seq.append(seq)
-        self.key.append(key & _KEYS)
-        self.prefix.append(prefix & _KEYS)
-        self.same.append(same & _KEYS)
+        self.key.append(key)
+        self.prefix.append(prefix)
+        self.same.append(same)
         self.deadline.append(deadline)
         self.not_before.append(not_before)
         self.stored.append(stored)
@@ -116,6 +108,16 @@ class Columns:
         self.due_after.append(NONE)
         self.due_before.append(NONE)
         return slot
+
+    def extend(self, packed: bytes | bytearray) -> None:
+        """What `append` would do with each, several times as fast. `packed`: many of `ROW`."""
+        rows = np.frombuffer(packed, _ROWS)
+        for name in _OF_A_ROW:
+            getattr(self, name).frombytes(rows[name].tobytes())
+        self.promised.frombytes((rows["deadline"] != 0).astype(np.int8).tobytes())
+        self.state.frombytes(np.full(rows.size, MOVING, np.int8).tobytes())
+        for name in _LINKS:
+            getattr(self, name).frombytes(np.full(rows.size, NONE, np.int32).tobytes())
 
     def slot_of(self, seq: int) -> int:
         """NONE for a job that is not here."""

@@ -16,7 +16,7 @@ from scaler.dispatch.columns import (
     NONE,
     PARKED,
     QUEUED,
-    TOKENS_MAX,
+    ROW,
     UNTIL,
     WINDOW,
     Columns,
@@ -32,7 +32,7 @@ from scaler.dispatch.names import Names
 from scaler.dispatch.reservations import Reservations
 from scaler.dispatch.search import Search
 from scaler.dispatch.settings import DispatchSettings
-from schemas.backlog import Ticket
+from schemas.backlog import TIME_MAX, TOKENS_MAX, Ticket
 from schemas.config import DispatcherSection
 from schemas.subjects import Lane
 
@@ -44,7 +44,8 @@ _FEW = 2000
 _DEAD_MIN = 4096
 # Looking through all jobs for held ones that expired takes milliseconds.
 _LOOK_MS = 1000
-_TIME_MAX = 2**62
+# While a backlog is read: written down together, for a quarter of the price.
+_ROWS_AT_ONCE = 4096
 
 
 class Index:
@@ -68,9 +69,11 @@ class Index:
         # Jobs, prompt and output tokens of those held by a time, a window or their batch; paused tenants keep theirs.
         self.held = [0, 0, 0]
         # No job that is not among the due ones has a deadline before this; when that was looked at last.
-        self._held_deadline = _TIME_MAX
+        self._held_deadline = TIME_MAX
         self._looked_unix_ms = -_LOOK_MS
         self._last_seq = 0
+        # Jobs that were read and not written down yet; None: whoever is added is lined up at once.
+        self._loading: bytearray | None = None
         self.now_unix_ms = 0
 
     @property
@@ -93,22 +96,28 @@ class Index:
             return -1
         self._last_seq = seq
         flow = self.tenants.find(lane, tenant) or self.tenants.make(lane, tenant)
-        prompt, deadline = min(ticket.prompt_tokens, TOKENS_MAX), min(ticket.deadline_unix_ms, _TIME_MAX)
+        prompt, deadline = ticket.prompt_tokens, ticket.deadline_unix_ms
         output = min(int(self._estimate_output(tenant, lane, ticket.output_tokens_max)), TOKENS_MAX)
-        slot = self.columns.append(
-            seq=seq,
-            key=job_key,
-            prefix=ticket.prefix_key,
-            same=ticket.same_key,
-            deadline=deadline,
-            not_before=min(ticket.not_before_unix_ms, _TIME_MAX),
-            stored=stored_unix_ms,
-            prompt=prompt,
-            output=output,
-            flow=flow.number,
-            batch=self._batch_number(ticket.batch) if ticket.batch else 0,
-            window=self.windows.number_of(ticket.window) if ticket.window else 0,
+        row = (
+            seq,
+            job_key,
+            ticket.prefix_key,
+            ticket.same_key,
+            deadline,
+            ticket.not_before_unix_ms,
+            stored_unix_ms,
+            prompt,
+            output,
+            flow.number,
+            self._batch_number(ticket.batch) if ticket.batch else 0,
+            self.windows.number_of(ticket.window) if ticket.window else 0,
         )
+        if self._loading is not None:
+            self._loading += ROW.pack(*row)
+            if len(self._loading) >= _ROWS_AT_ONCE * ROW.size:
+                self.write_down()
+            return output
+        slot = self.columns.append(row)
         if deadline and self.reservations:
             self.reservations.seen(lane, tenant, deadline, prompt, output)
         self.place(slot)
@@ -177,6 +186,24 @@ class Index:
             self.take(slot)
         self.columns.bury(slot)
 
+    # -- all of them at the start ----------------------------------------------------------------------------------
+
+    def begin_load(self) -> None:
+        """From now on jobs are only written down. Until `end_load`, nothing but `add` and `forget` may be asked for."""
+        self._loading = bytearray()
+
+    def write_down(self) -> None:
+        """What was added is in the columns after this."""
+        if self._loading:
+            self.columns.extend(self._loading)
+            self._loading = bytearray()
+
+    def end_load(self) -> None:
+        """Lines up whoever waits: a million in a second."""
+        self.write_down()
+        self._loading = None
+        self._settle(np.flatnonzero(self.columns.view("state") == MOVING))
+
     # -- many jobs -------------------------------------------------------------------------------------------------
 
     def take_many(self, slots: Numbers) -> list[int]:
@@ -236,7 +263,7 @@ class Index:
         deadline, state = columns.view("deadline"), columns.view("state")
         rows = np.flatnonzero((state >= QUEUED) & (deadline > 0) & ~self._is_in_due())
         late = deadline[rows] <= now_unix_ms
-        self._held_deadline = int(deadline[rows][~late].min(initial=_TIME_MAX))
+        self._held_deadline = int(deadline[rows][~late].min(initial=TIME_MAX))
         return np.concatenate((np.array(slots, np.int64), rows[late]))
 
     def change(self, settings: DispatchSettings) -> None:

@@ -119,6 +119,7 @@ class PoolDispatcher:
         await topology.provision_backlog(self._broker, self._broker_cfg, self.pool)
         hearing = await self._broker.subscribe(subjects.moved(self.pool), self._on_moved)
         await self._view.start()
+        self._backlog.begin_load()
         following = asyncio.create_task(self._follower.run(), name=f"follow-{self.pool}")
         leading = asyncio.create_task(self._campaign(), name=f"lead-{self.pool}")
         try:
@@ -137,6 +138,7 @@ class PoolDispatcher:
     async def _campaign(self) -> None:
         # Whoever stands by and has read everything should lead meanwhile.
         await self._follower.caught_up.wait()
+        self._backlog.end_load()
         await self._leader.run(self._lead)
 
     async def _lead(self) -> None:

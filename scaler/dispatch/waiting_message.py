@@ -29,8 +29,7 @@ def lane_and_tenant(subject: bytes) -> tuple[Lane, str]:
 
 def job_and_ticket(headers: bytes, seq: int) -> tuple[str, Ticket]:
     """One without a ticket, or with a broken one, waits with none; one without an id is known by its number."""
-    job = _value(headers, _JOB) or f"seq-{seq}"
-    text = _value(headers, _TICKET)
+    job, text = _value(headers, _JOB) or f"seq-{seq}", _value(headers, _TICKET)
     if not text:
         return job, _NO_TICKET
     try:
@@ -40,8 +39,5 @@ def job_and_ticket(headers: bytes, seq: int) -> tuple[str, Ticket]:
 
 
 def _value(headers: bytes, name: bytes) -> str:
-    start = headers.find(name)
-    if start < 0:
-        return ""
-    start += len(name)
-    return headers[start : headers.find(b"\r\n", start)].decode("utf-8", "replace")
+    _, found, rest = headers.partition(name)
+    return rest[: rest.find(b"\r\n")].decode("utf-8", "replace") if found else ""

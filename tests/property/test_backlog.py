@@ -72,6 +72,17 @@ class Life:
             self.backlog.add(self.last_seq, lane, tenant, ticket, self.last_seq + 1000, self.now_ms)
             self.jobs[self.last_seq] = Known(lane, tenant, ticket)
 
+    def load(self, adds: list[tuple], gone: set[int]) -> None:
+        """As a dispatcher begins: what waited before it came, some of it gone again before all was read."""
+        self.backlog.begin_load()
+        for _, lane, tenant, ticket, jobs in adds:
+            self.add(lane, tenant, ticket, jobs)
+            some = gone & self.jobs.keys()
+            self.backlog.moved(some)
+            for seq in some:
+                del self.jobs[seq]
+        self.backlog.end_load()
+
     def pick(self, jobs: int, capacity: Capacity) -> None:
         ready = {seq for seq in self.waiting() if not self.is_held(seq) and not self.is_late(seq)}
         picked = self.backlog.pick(jobs, self.now_ms, capacity)
@@ -148,8 +159,9 @@ tickets = st.builds(
     batch=st.sampled_from(BATCHES),
     window=st.sampled_from(["", "", "night", "unheard-of"]),
 )
+adds = st.tuples(st.just("add"), st.sampled_from(list(Lane)), st.sampled_from(TENANTS), tickets, st.integers(1, 30))
 acts = st.one_of(
-    st.tuples(st.just("add"), st.sampled_from(list(Lane)), st.sampled_from(TENANTS), tickets, st.integers(1, 30)),
+    adds,
     st.tuples(st.just("pick"), st.integers(1, 40), st.sampled_from(CAPACITIES)),
     st.tuples(st.just("moved"), st.floats(0, 1)),
     st.tuples(st.just("put_back"), st.floats(0, 1)),
@@ -198,11 +210,14 @@ def test_nothing_is_lost_or_picked_twice_and_nothing_held_or_late_is_picked(few:
     # Both ways: job by job, and all lists at once; and rows squeezed out early.
     monkeypatch.setattr("scaler.dispatch.index._FEW", few)
     monkeypatch.setattr("scaler.dispatch.index._DEAD_MIN", 3)
+    monkeypatch.setattr("scaler.dispatch.index._ROWS_AT_ONCE", 20)
 
     @settings(max_examples=150, deadline=None)
-    @given(st.lists(acts, max_size=30))
-    def lives(steps: list[tuple]) -> None:
+    @given(st.lists(adds, max_size=5), st.sets(st.integers(1, 60)), st.lists(acts, max_size=30))
+    def lives(found: list[tuple], gone: set[int], steps: list[tuple]) -> None:
         life = Life(Backlog(DispatcherSection(windows={"night": NIGHT}), lambda _tenant, _lane, _most: 7.0))
+        life.load(found, gone)
+        life.check()
         for act in steps:
             _act(life, act)
             life.check()

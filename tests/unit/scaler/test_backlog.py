@@ -347,3 +347,14 @@ def test_a_change_leaves_what_it_does_not_mention() -> None:
         paused_batches=frozenset({"x"}),
         is_pool_paused=True,
     )
+
+
+def test_what_a_dispatcher_finds_is_in_the_order_of_what_comes() -> None:
+    found, came = Backlog(DispatcherSection(), lambda *_: 7.0), Backlog(DispatcherSection(), lambda *_: 7.0)
+    found.begin_load()
+    for backlog in (found, came):
+        for seq in range(1, 200):
+            ticket = Ticket(prompt_tokens=seq % 7 + 1, deadline_unix_ms=(seq % 5 == 0) * (10_000 + seq))
+            backlog.add(seq, list(Lane)[seq % 3], f"tenant-{seq * 7 % 11}", ticket, seq, 0)
+    found.end_load()
+    assert found.pick(1000, 1, Capacity()) == came.pick(1000, 1, Capacity())
