@@ -119,7 +119,11 @@ class KvBudget:
     def fits(
         self, need: Need, origin: Origin, capacity: Capacity, *, blocks_free: float = 0.0, sequences_free: int = 0
     ) -> bool:
-        """Whether the predicted peak with one more job stays within the cache, with so much left free for others."""
+        """Whether the predicted peak with one more job stays within the cache, with so much left free for urgent ones.
+
+        These are let in where they are *expected* to fit (see `lacks`), so what is kept for them is part of the margin
+        and not on top of it.
+        """
         if not self._held:
             return True
         ahead = 0 if sequences_free else _ahead(capacity)
@@ -131,7 +135,10 @@ class KvBudget:
         # Where even the worst fits, as it mostly does with plenty of cache, nothing need be predicted.
         if (self._worst + self._worst_of(need)) * self._skew <= blocks_most:
             return True
-        return self.peak_blocks(capacity, need, origin) <= blocks_most
+        forecast, more = self._with(need, origin, capacity)
+        if forecast.peak(self._confidence.deviations, more) * self._skew > self._blocks_total:
+            return False
+        return not blocks_free or forecast.peak(0.0, more) * self._skew <= blocks_most
 
     def lacks(self, need: Need, origin: Origin, capacity: Capacity) -> tuple[float, int]:
         """Blocks and sequences that others must leave to an urgent job, so that it is *expected* to fit: chance may
@@ -201,9 +208,9 @@ class KvBudget:
         """The predicted most that the running jobs, and `extra`, will ever hold at once, in blocks."""
         if not self._held and extra is None:
             return 0.0
-        is_known = extra is not None and extra.output_tokens_min >= extra.output_tokens_max
-        forecast = self._current(capacity, extra.output_tokens_max if extra is not None and is_known else 0)
-        more = None if extra is None else self._one_more(forecast, extra, origin or ANYBODY)
+        if extra is None:
+            return self._current(capacity).peak(self._confidence.deviations) * self._skew
+        forecast, more = self._with(extra, origin or ANYBODY, capacity)
         return forecast.peak(self._confidence.deviations, more) * self._skew
 
     def room_for(self, capacity: Capacity) -> int:
@@ -233,6 +240,12 @@ class KvBudget:
         self._typical_prompt += weight * (need.prompt_tokens - self._typical_prompt)
         self._typical_max += weight * (need.output_tokens_max - self._typical_max)
         self._typical_origin = origin
+
+    def _with(self, need: Need, origin: Origin, capacity: Capacity) -> tuple[Forecast, Floats]:
+        """The forecast, and what the job would add to it."""
+        is_known = need.output_tokens_min >= need.output_tokens_max
+        forecast = self._current(capacity, need.output_tokens_max if is_known else 0)
+        return forecast, self._one_more(forecast, need, origin)
 
     def _current(self, capacity: Capacity, end: int = 0) -> Forecast:
         """The running jobs' forecast, made once a step and when somebody left. `end`: a step it must look at."""
