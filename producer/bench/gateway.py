@@ -176,5 +176,5 @@ def _report(seen: list[Round], many: list[float], pairs: list[Pair]) -> Report:
     if pairs:
         bars["vs_serve"] = bar([pair.vs_serve for pair in pairs], "ratio")
         bars["added_ttft_p50_ms"] = bar([pair.added_ttft_ms for pair in pairs], "ms")
-        detail["beside_serve"] = [msgspec.to_builtins(pair) for pair in pairs]
+        detail["beside_serve"] = [{**msgspec.to_builtins(pair), "stalls": pair.stalls} for pair in pairs]
     return Report(bench="gateway", machine=this_machine(), bars=bars, detail=detail)
