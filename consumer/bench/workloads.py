@@ -105,7 +105,7 @@ SIMULATED = Scale(
 )
 # What a model of a few MB on two cores does in seconds; every workload in the same 8,192 tokens of cache.
 CPU = Scale(
-    jobs=200,
+    jobs=300,
     context_tokens=2048,
     blocks={},
     output_median=80,
