@@ -10,11 +10,12 @@ import logging
 
 import msgspec
 
-from infra.broker import AlreadyStored, Broker, Outgoing
+from infra.broker import AlreadyStored, Broker
 from infra.outbox import Outbox
+from infra.result_message import result_message
 from schemas import subjects
 from schemas.errors import BodyTooLarge
-from schemas.result import Result, Status, decode_result, detail_of, encode_result, error_body
+from schemas.result import Result, Status, decode_result, detail_of, error_body
 
 log = logging.getLogger(__name__)
 
@@ -32,14 +33,8 @@ class ResultStore:
         Raises:
             BusUnavailable: the broker did not confirm; the job must not be acked.
         """
-        subject = subjects.result(result.pool, result.tenant, result.id)
-        headers = {
-            subjects.HEADER_JOB: result.id,
-            subjects.HEADER_STATUS: result.status.value,
-            "Nats-Expected-Last-Subject-Sequence": "0",
-        }
         try:
-            await self._outbox.put(Outgoing(subject=subject, payload=encode_result(result), headers=headers))
+            await self._outbox.put(result_message(result))
         except AlreadyStored:
             return await self.get(result.pool, result.tenant, result.id) or result
         except BodyTooLarge as error:

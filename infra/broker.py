@@ -140,20 +140,17 @@ class Broker:
         *,
         headers: dict[str, str] | None = None,
         msg_id: str = "",
-        expect_new: bool = False,
         timeout_s: float | None = None,
     ) -> Ack:
         """Publishes and waits until the broker has it on disk.
 
-        `expect_new`: only if the subject holds nothing yet.
-
         Raises:
-            AlreadyStored: `expect_new`, and it does.
+            AlreadyStored: not while the subject is as it is (see `only_after`).
             NoSuchStream: no stream takes the subject.
             BodyTooLarge: `payload` is over the broker's limit.
             BusUnavailable: no confirmation within `timeout_s` (default `publish_timeout_s`) over all retries.
         """
-        return await self._store(subject, payload, headers, msg_id, expect_new=expect_new, timeout_s=timeout_s)
+        return await self._store(subject, payload, headers, msg_id, timeout_s=timeout_s)
 
     async def store_batch(self, messages: Sequence[Outgoing]) -> list[Ack | PenstockError]:
         """Stores all of `messages` with as few disk syncs as possible; each one's ack or error in its place.
@@ -269,7 +266,6 @@ class Broker:
         headers: dict[str, str] | None,
         msg_id: str,
         *,
-        expect_new: bool = False,
         timeout_s: float | None = None,
         tried_before: int = 0,
     ) -> Ack:
@@ -278,8 +274,6 @@ class Broker:
         all_headers = dict(headers) if headers else {}
         if msg_id:
             all_headers["Nats-Msg-Id"] = msg_id
-        if expect_new:
-            all_headers["Nats-Expected-Last-Subject-Sequence"] = "0"
 
         async def ask(try_s: float, tries: int) -> Ack:
             try:

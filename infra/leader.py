@@ -17,6 +17,7 @@ import msgspec
 from nats.aio.msg import Msg
 
 from infra.broker import AlreadyStored, Broker
+from infra.messages import only_after
 from schemas.errors import BusUnavailable, PenstockError
 
 log = logging.getLogger(__name__)
@@ -133,10 +134,9 @@ class Leader:
     async def _write(self, seq: int, leader: str, limit_s: float) -> int:
         """Raises AlreadyStored: the last one is not `seq` any more. BusUnavailable: no answer in time."""
         payload = msgspec.json.encode(_Lease(leader=leader))
-        headers = {"Nats-Expected-Last-Subject-Sequence": str(seq)}
         try:
             async with asyncio.timeout(limit_s):
-                ack = await self._broker.store(self._subject, payload, headers=headers, timeout_s=limit_s)
+                ack = await self._broker.store(self._subject, payload, headers=only_after(seq), timeout_s=limit_s)
         except TimeoutError as error:
             raise BusUnavailable(f"the lease could not be written within {limit_s:g} s") from error
         return ack.seq

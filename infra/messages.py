@@ -46,6 +46,11 @@ class Outgoing(msgspec.Struct, frozen=True):
     headers: dict[str, str] = {}
 
 
+def only_after(seq: int) -> dict[str, str]:
+    """The header of a message that is stored only while its subject's newest is number `seq`; 0: while it has none."""
+    return {"Nats-Expected-Last-Subject-Sequence": str(seq)}
+
+
 class NoSuchStream(JobRejected):
     """No stream listens on the subject."""
 
@@ -54,7 +59,7 @@ class NoSuchStream(JobRejected):
 
 
 class AlreadyStored(JobRejected):
-    """The subject was to hold one message, and does."""
+    """The subject was to be as it was known (see `only_after`), and is not."""
 
     status_code = 409
     code = "already_stored"
@@ -81,7 +86,7 @@ def ack_of(reply: bytes, subject: str, tries: int) -> Ack:
     """What the broker answered to a publish.
 
     Raises:
-        AlreadyStored: the subject holds one.
+        AlreadyStored: `only_after` says no.
         JobRejected: another refusal, for good.
         nats.errors.Error: for the moment (no leader, disk full); worth another try.
         msgspec.DecodeError: somebody else answered.

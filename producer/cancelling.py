@@ -11,12 +11,13 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from infra.broker import AlreadyStored, Broker, NoSuchStream
+from infra.result_message import result_message
 from producer import asking, stored
 from producer.feed import Address
 from schemas import subjects
 from schemas.dispatch import Cancel, Cancelled
 from schemas.errors import JobCancelled, JobMalformed
-from schemas.result import Result, encode_result
+from schemas.result import Result
 from schemas.unstarted import unstarted
 
 # A consumer answers at once, from memory; this is a round trip with room for a busy event loop.
@@ -93,9 +94,9 @@ async def _stopped(broker: Broker, address: Address, wait: Wait) -> Result | Non
 
 async def _store_cancelled(broker: Broker, address: Address, queued: stored.Found) -> Result:
     result = cancelled_result(address, queued.data)
-    headers = {subjects.HEADER_JOB: address.job, subjects.HEADER_STATUS: result.status.value}
+    message = result_message(result)
     try:
-        await broker.store(address.result_subject, encode_result(result), headers=headers, expect_new=True)
+        await broker.store(message.subject, message.payload, headers=message.headers)
     except AlreadyStored:
         return await stored_result(broker, address) or result
     return result

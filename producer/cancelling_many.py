@@ -10,6 +10,7 @@ import asyncio
 import msgspec
 
 from infra.broker import Broker, Outgoing
+from infra.result_message import result_message
 from producer import asking, stored
 from producer.cancelling import cancelled_result
 from producer.feed import Address
@@ -17,7 +18,6 @@ from schemas import subjects
 from schemas.backlog import ticket_of
 from schemas.dispatch import Cancel, Cancelled
 from schemas.errors import JobMalformed
-from schemas.result import encode_result
 
 _DELETES_AT_ONCE = 64
 
@@ -68,13 +68,7 @@ async def _cancel_page(broker: Broker, stream: str, page: list[stored.Found]) ->
         # Whoever holds it stops now, and who is handed it later remembers.
         question = msgspec.json.encode({"job": address.job, "tenant": tenant})
         await broker.nc.publish(subjects.control_cancel(pool), question)
-        result = cancelled_result(address, found.data)
-        headers = {
-            subjects.HEADER_JOB: address.job,
-            subjects.HEADER_STATUS: result.status.value,
-            "Nats-Expected-Last-Subject-Sequence": "0",
-        }
-        results.append(Outgoing(subject=address.result_subject, payload=encode_result(result), headers=headers))
+        results.append(result_message(cancelled_result(address, found.data)))
     acks = await broker.store_batch(results)
     await _delete(broker, stream, [found.seq for found in page])
     return sum(not isinstance(ack, Exception) for ack in acks)

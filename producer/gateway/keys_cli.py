@@ -3,45 +3,36 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
 import secrets
 from collections.abc import Sequence
 
 import msgspec
 
 from infra import settings
-from infra.broker import Broker, connect
+from infra.broker import Broker
 from infra.life import unix_ms
 from producer.cli.exits import Exit
 from producer.cli.terminal import note, say, say_json
 from producer.gateway import buckets
+from producer.gateway.administer import administer
 from producer.gateway.keys import ID_BYTES, SECRET_BYTES, KeyRecord, decode_record, new_key
-from producer.surroundings import broker_url
 from schemas import subjects
+from schemas.config import Config
 from schemas.errors import JobMalformed
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = _parser()
-    options, extra = parser.parse_known_args(list(arguments))
-    cfg = settings.load_config(options.config, extra, dict(os.environ))  # noqa: TID251 - this is a main()
+    return administer(_parser(), arguments, _act)
 
-    async def run() -> int:
-        broker = await connect(cfg.broker, name="penstock-keys", url=broker_url(cfg))
-        try:
-            await buckets.provision(broker, cfg.broker)
-            match options.command:
-                case "create":
-                    return await _create(broker, options)
-                case "list":
-                    return await _list(broker, as_json=options.json)
-                case _:
-                    return await _revoke(broker, options)
-        finally:
-            await broker.close()
 
-    return asyncio.run(run())
+async def _act(broker: Broker, options: argparse.Namespace, _: Config) -> int:
+    match options.command:
+        case "create":
+            return await _create(broker, options)
+        case "list":
+            return await _list(broker, as_json=options.json)
+        case _:
+            return await _revoke(broker, options)
 
 
 async def records(broker: Broker) -> list[KeyRecord]:

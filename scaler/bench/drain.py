@@ -12,8 +12,9 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from infra.broker import Broker, Outgoing
+from infra.result_message import result_message
 from schemas import subjects
-from schemas.result import Result, Status, Usage, encode_result
+from schemas.result import Result, Status, Usage
 from schemas.subjects import Lane
 
 _ROOM = 512
@@ -87,8 +88,7 @@ class Drain:
     def _result(self, msg: Msg) -> Outgoing:
         tenant, job = msg.subject.rpartition(".")[2], (msg.headers or {})[subjects.HEADER_JOB]
         result = Result(id=job, status=Status.COMPLETED, status_code=200, pool=self._pool, tenant=tenant, usage=_USAGE)
-        headers = {subjects.HEADER_JOB: job, "Nats-Expected-Last-Subject-Sequence": "0"}
-        return Outgoing(subjects.result(self._pool, tenant, job), encode_result(result), headers=headers)
+        return result_message(result)
 
     async def _tell(self) -> None:
         while True:

@@ -16,11 +16,12 @@ from nats.errors import Error as NatsError
 from infra.broker import AlreadyStored, Broker, Outgoing
 from infra.many import delete_many, get_many
 from infra.messages import StoredMessage
+from infra.result_message import result_message
 from scaler.dispatch.waiting_message import lane_and_tenant
 from schemas import subjects
 from schemas.errors import BusUnavailable, JobMalformed, PenstockError
 from schemas.frames import Event, Finished, encode_frame
-from schemas.result import Result, encode_result
+from schemas.result import Result
 from schemas.subjects import Lane
 from schemas.unstarted import shared, unstarted
 
@@ -127,7 +128,7 @@ class Mover:
                 _, tenant = lane_and_tenant(message.subject.encode())
                 job = _job_of(message)
                 result = result_of(message, job, tenant)
-                results.append(_outgoing(result))
+                results.append(result_message(result))
                 if reply_to := _reply_to(message.data):
                     frames.setdefault(reply_to, []).append(Finished(job=job, seq=0, result=result))
         ended = 0
@@ -141,16 +142,6 @@ class Mover:
                 await self._broker.nc.publish(reply_to, encode_frame(events))
         await delete_many(self._broker, self._stream, seqs)
         return ended
-
-
-def _outgoing(result: Result) -> Outgoing:
-    headers = {
-        subjects.HEADER_JOB: result.id,
-        subjects.HEADER_STATUS: result.status.value,
-        "Nats-Expected-Last-Subject-Sequence": "0",
-    }
-    subject = subjects.result(result.pool, result.tenant, result.id)
-    return Outgoing(subject=subject, payload=encode_result(result), headers=headers)
 
 
 def _job_of(message: StoredMessage) -> str:

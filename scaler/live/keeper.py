@@ -8,6 +8,7 @@ import logging
 import msgspec
 
 from infra.broker import AlreadyStored, Broker
+from infra.messages import only_after
 from scaler.guard import GuardState
 from scaler.live.learned import Learned
 from scaler.policies.composed import ComposedState
@@ -101,9 +102,8 @@ class Keeper:
 
     async def _write(self, order: Order, timeout_s: float) -> None:
         subject, payload = subjects.scaler_order(self._pool), msgspec.json.encode(order)
-        headers = {"Nats-Expected-Last-Subject-Sequence": str(self._seq)}
         try:
-            ack = await self._broker.store(subject, payload, headers=headers, timeout_s=timeout_s)
+            ack = await self._broker.store(subject, payload, headers=only_after(self._seq), timeout_s=timeout_s)
         except AlreadyStored:
             last = await self._broker.last_on(subjects.SCALER_STREAM, subject)
             if last is None or last.data != payload:

@@ -8,6 +8,7 @@ import os
 import msgspec
 
 from infra.broker import AlreadyStored, Broker
+from infra.messages import only_after
 from producer import ids
 from producer.gateway.batches.desk import Desk
 from producer.gateway.batches.record import BatchRecord
@@ -138,10 +139,7 @@ class _Same:
     async def claimed(self, batch_id: str, replacing: int) -> tuple[_Made, int]:
         """The note as it stands, ours if there was none, and its number."""
         mine = _Made(batch_id, self._fingerprint)
-        headers = {
-            "Nats-TTL": f"{_KEY_S if self._has_key else _SAME_S}s",
-            "Nats-Expected-Last-Subject-Sequence": str(replacing),
-        }
+        headers = {"Nats-TTL": f"{_KEY_S if self._has_key else _SAME_S}s", **only_after(replacing)}
         try:
             ack = await self._broker.store(self._subject, _encode(mine), headers=headers)
         except AlreadyStored:

@@ -9,6 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from infra.broker import AlreadyStored, Broker, NoSuchStream
+from infra.messages import only_after
 from producer import stored
 from producer.gateway.batches.record import BatchRecord, FileRecord
 from schemas import subjects
@@ -18,7 +19,6 @@ Change = Callable[[BatchRecord], BatchRecord]
 Record = TypeVar("Record", BatchRecord, FileRecord)
 
 _FILES, _BATCHES = subjects.FILES_BUCKET, subjects.BATCHES_BUCKET
-_EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 
 _encode = msgspec.json.Encoder().encode
 _file_decoder = msgspec.json.Decoder(FileRecord)
@@ -135,7 +135,7 @@ class BatchRecords:
 
     async def _write(self, record: BatchRecord, seq: int) -> None:
         subject = subjects.tenant_key(_BATCHES, record.tenant, record.id)
-        await self._broker.store(subject, _encode(record), headers={_EXPECTED: str(seq)})
+        await self._broker.store(subject, _encode(record), headers=only_after(seq))
 
 
 async def _last(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from infra.broker import AlreadyStored, Broker, NoSuchStream
+from infra.messages import only_after
 from producer import stored
 from producer.feed import Address
 from schemas import subjects
@@ -36,7 +37,7 @@ class Records:
             await self._broker.store(subjects.response_mark(tenant, response_id), msgspec.json.encode(mark))
         try:
             payload = msgspec.json.encode(record)
-            await self._broker.store(subjects.response_record(tenant, response_id), payload, expect_new=True)
+            await self._broker.store(subjects.response_record(tenant, response_id), payload, headers=only_after(0))
         except AlreadyStored:
             return False
         return True

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
 import secrets
 from collections.abc import Sequence
 
 from infra import settings
-from infra.broker import Broker, connect
+from infra.broker import Broker
 from infra.life import unix_ms
 from producer.cli.exits import Exit
 from producer.cli.terminal import note, say, say_json
-from producer.gateway import buckets
+from producer.gateway.administer import administer
 from producer.gateway.webhooks import store
 from producer.gateway.webhooks.destination import destination_of
 from producer.gateway.webhooks.endpoint import (
@@ -24,33 +22,25 @@ from producer.gateway.webhooks.endpoint import (
     rotated,
     view_of,
 )
-from producer.surroundings import broker_url
+from schemas.config import Config
 from schemas.errors import JobMalformed
 from schemas.webhooks_config import WebhooksSection
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = _parser()
-    options, extra = parser.parse_known_args(list(arguments))
-    cfg = settings.load_config(options.config, extra, dict(os.environ))  # noqa: TID251 - this is a main()
+    return administer(_parser(), arguments, _act)
 
-    async def run() -> int:
-        broker = await connect(cfg.broker, name="penstock-webhooks", url=broker_url(cfg))
-        try:
-            await buckets.provision(broker, cfg.broker)
-            match options.command:
-                case "create":
-                    return await _create(broker, options, cfg.gateway.webhooks)
-                case "list":
-                    return await _list(broker, options)
-                case "rotate":
-                    return await _rotate(broker, options, cfg.gateway.webhooks)
-                case _:
-                    return await _revoke(broker, options)
-        finally:
-            await broker.close()
 
-    return asyncio.run(run())
+async def _act(broker: Broker, options: argparse.Namespace, cfg: Config) -> int:
+    match options.command:
+        case "create":
+            return await _create(broker, options, cfg.gateway.webhooks)
+        case "list":
+            return await _list(broker, options)
+        case "rotate":
+            return await _rotate(broker, options, cfg.gateway.webhooks)
+        case _:
+            return await _revoke(broker, options)
 
 
 async def _create(broker: Broker, options: argparse.Namespace, cfg: WebhooksSection) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import msgspec
 
 from infra.broker import AlreadyStored, Broker
+from infra.messages import only_after
 from producer import stored
 from producer.gateway.refusals import NotFound
 from producer.gateway.webhooks.endpoint import EndpointRecord, decode_endpoint
@@ -60,9 +61,8 @@ async def change(
     for _ in range(_TRIES):
         record, seq = await _get(broker, tenant, endpoint_id)
         record = changed(record)
-        headers = {"Nats-Expected-Last-Subject-Sequence": str(seq)}
         try:
-            await broker.store(_subject(tenant, endpoint_id), msgspec.json.encode(record), headers=headers)
+            await broker.store(_subject(tenant, endpoint_id), msgspec.json.encode(record), headers=only_after(seq))
         except AlreadyStored:
             continue
         return record

@@ -13,6 +13,7 @@ from nats.aio.msg import Msg
 
 from infra import topology
 from infra.broker import Ack, AlreadyStored, Broker, NoSuchStream, Outgoing, connect
+from infra.messages import only_after
 from schemas import subjects
 from schemas.config import BrokerSection, ConsumerSection
 from schemas.errors import BodyTooLarge, BusUnavailable
@@ -73,9 +74,9 @@ def test_a_second_result_is_refused_and_the_first_stays(nats_url: str, pool: str
 
     async def story() -> bytes:
         async with connected(nats_url) as broker:
-            await broker.store(subject, b"first", expect_new=True)
+            await broker.store(subject, b"first", headers=only_after(0))
             with pytest.raises(AlreadyStored):
-                await broker.store(subject, b"second", expect_new=True)
+                await broker.store(subject, b"second", headers=only_after(0))
             # Also from a writer that forgets to ask: the stream itself takes one a subject.
             with pytest.raises(AlreadyStored):
                 await broker.store(subject, b"third")

@@ -10,6 +10,7 @@ import pytest
 
 from infra import topology
 from infra.broker import Broker, connect
+from infra.messages import only_after
 from schemas import subjects
 from schemas.config import BrokerSection, ConsumerSection
 from schemas.errors import TopologyMismatch
@@ -159,7 +160,7 @@ def test_a_stored_result_is_announced_whole(data_dir: Any) -> None:
         async with bare(data_dir) as broker, asyncio.timeout(5):
             await provision(broker)
             heard = await broker.nc.subscribe(subjects.DONE_ALL)  # pyright: ignore[reportUnknownMemberType]
-            await broker.store(subjects.result("p", "t", "j"), b'{"id":"j"}', expect_new=True)
+            await broker.store(subjects.result("p", "t", "j"), b'{"id":"j"}', headers=only_after(0))
             msg = await heard.next_msg()
             assert msg.subject == subjects.done("p", "t", "j")
             return msg.data
