@@ -19,17 +19,22 @@ export const state = {
 };
 
 const listeners = new Set();
+let changes = 0;
 
 export function set(patch) {
   Object.assign(state, patch);
+  changes += 1;
   for (const listener of [...listeners]) listener();
 }
 
 export function useApp() {
   const [, bump] = useState(0);
+  const drawn = changes;
   useEffect(() => {
     const listener = () => bump((count) => count + 1);
     listeners.add(listener);
+    // The first answer may come between the first drawing and here.
+    if (changes !== drawn) listener();
     return () => listeners.delete(listener);
   }, []);
   return state;

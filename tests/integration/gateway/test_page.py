@@ -284,7 +284,11 @@ def test_with_keys_the_page_asks_for_one_keeps_it_in_the_tab_and_sees_its_tenant
         job = {"body": LONG, "not_before": "1d", "custom_id": "secret-of-bob"}
         assert (await there.http.post("/v1/jobs", json=job, headers=secret)).status_code == 202
 
-        page = await there.open()
+        page = await there.browser.page()
+        # Drawn late: the refusal comes before anybody listens for it.
+        slow = "window.requestAnimationFrame = (draw) => setTimeout(draw, 500);"
+        await page.call("Page.addScriptToEvaluateOnNewDocument", source=slow)
+        await page.goto(f"{there.gateway.url}/#/overview")
         await page.sees("This gateway asks for a key")
         await page.click(".ask-key input")
         await page.type("sk-ps-wrong")
