@@ -303,7 +303,7 @@ def test_a_batch_whose_ack_was_lost_does_not_call_its_own_echo_a_duplicate(tmp_p
                 broker.store_batch([Outgoing(ready("p"), b"{}", msg_id=f"m{n}") for n in range(3)])
             )
             # Beyond one try (5 s), so that the batch is given up and its messages go again, each alone.
-            await asyncio.sleep(5.5)
+            await asyncio.sleep(7.5)
             os.kill(server.pid, signal.SIGCONT)
             acks = [answer for answer in await storing if isinstance(answer, Ack)]
             return acks, await message_ids(broker, "p")
