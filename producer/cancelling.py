@@ -87,7 +87,7 @@ async def _stopped(broker: Broker, address: Address, wait: Wait) -> Result | Non
     """By the consumer that holds it, if one does."""
     question = msgspec.json.encode({"job": address.job, "tenant": address.tenant})
     control = subjects.control_cancel(address.pool)
-    if await stored.gathered(broker, control, question, within_s=ANSWER_WITHIN_S, first_only=True):
+    if await stored.gathered(broker, control, question, within_s=ANSWER_WITHIN_S, enough=1):
         return await wait(ABORT_WITHIN_S)
     return None
 

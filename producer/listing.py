@@ -195,8 +195,10 @@ def _waiting_info(one: WaitingJob, pool: str) -> JobInfo:
 
 async def _held(broker: Broker, pool: str, tenant: str) -> list[JobInfo]:
     infos: list[JobInfo] = []
+    # Until all have answered that are known to live; one that died a moment ago costs the whole time.
+    alive = sum(one.pool == pool for one in await presences(broker))
     for payload in await stored.gathered(
-        broker, subjects.control_jobs(pool), b"{}", within_s=ANSWERS_WITHIN_S, first_only=False
+        broker, subjects.control_jobs(pool), b"{}", within_s=ANSWERS_WITHIN_S, enough=alive
     ):
         with contextlib.suppress(msgspec.DecodeError):
             answer = _answer_decoder.decode(payload)

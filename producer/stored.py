@@ -108,8 +108,10 @@ def readable(message: Found) -> Result:
         return Result(id=job, status=Status.DEAD, status_code=500, pool=pool, tenant=tenant, error=detail)
 
 
-async def gathered(broker: Broker, subject: str, payload: bytes, *, within_s: float, first_only: bool) -> list[bytes]:
-    """What answers a request gets within a time; the broker's own "nobody listens" ends the wait at once."""
+async def gathered(broker: Broker, subject: str, payload: bytes, *, within_s: float, enough: int = 0) -> list[bytes]:
+    """What answers a request gets within a time, or until there are `enough` (0: never); the broker's own "nobody
+    listens" ends the wait at once.
+    """
     answers: list[bytes] = []
     over = asyncio.Event()
 
@@ -118,7 +120,7 @@ async def gathered(broker: Broker, subject: str, payload: bytes, *, within_s: fl
             over.set()
             return
         answers.append(message.data)
-        if first_only:
+        if len(answers) == enough:
             over.set()
 
     await _request(broker, subject, payload, on_answer, over, within_s)

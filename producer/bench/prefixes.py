@@ -149,7 +149,7 @@ async def _cache(client: Client, pool: str) -> _Cache:
         EngineFailed: the pool's consumer did not answer.
     """
     answers = await stored.gathered(
-        client.session.broker, subjects.control_jobs(pool), b"{}", within_s=_ANSWER_WITHIN_S, first_only=True
+        client.session.broker, subjects.control_jobs(pool), b"{}", within_s=_ANSWER_WITHIN_S, enough=1
     )
     if not answers:
         raise EngineFailed(f"the consumer of pool {pool} did not say what its cache holds")
