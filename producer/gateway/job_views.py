@@ -18,11 +18,12 @@ from producer.listing import JobInfo
 from schemas.dispatch import WaitingJob
 from schemas.errors import BusUnavailable, PenstockError
 from schemas.openai import JobError, JobView, Usage
-from schemas.result import Result
+from schemas.result import Result, Status
 
 # Of each kind, for one job among them. A tenant with more waiting asks a dispatcher, where there is one.
 _LOOKED_AT_MAX = 1000
 _POLL_S = 0.05
+_ENDED = frozenset(status.value for status in Status)
 # At a consumer's door, or on its way there: the same to who waits for it.
 _SHOWN_AS = {"waiting": "queued", "ready": "queued"}
 
@@ -46,7 +47,9 @@ async def live(broker: Broker, tenant: str, job: str, pools: list[str]) -> JobIn
         return waiting
     # The consumer that runs it knows more; and without a dispatcher the queues themselves are read.
     infos = await listed(broker, tenant, [waiting.pool] if waiting else pools, _LOOKED_AT_MAX)
-    return next((info for info in infos if info.job == job), waiting)
+    found = next((info for info in infos if info.job == job), waiting)
+    # One that ended since the caller looked for its result is listed too, without its answer.
+    return None if found is not None and found.state in _ENDED else found
 
 
 async def listed(broker: Broker, tenant: str, pools: list[str], limit: int) -> list[JobInfo]:
