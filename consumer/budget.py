@@ -135,7 +135,9 @@ class KvBudget:
         # Where even the worst fits, as it mostly does with plenty of cache, nothing need be predicted.
         if (self._worst + self._worst_of(need)) * self._skew <= blocks_most:
             return True
-        forecast, more = self._with(need, origin, capacity)
+        is_known = need.output_tokens_min >= need.output_tokens_max
+        forecast = self._current(capacity, need.output_tokens_max if is_known else 0)
+        more = self._one_more(forecast, need, origin)
         if forecast.peak(self._confidence.deviations, more) * self._skew > self._blocks_total:
             return False
         return not blocks_free or forecast.peak(0.0, more) * self._skew <= blocks_most
@@ -204,14 +206,9 @@ class KvBudget:
             each = tokens // held.need.sequences
             self._lengths.observe(held.origin, Ending(each, each >= held.need.output_tokens_max), self._running)
 
-    def peak_blocks(self, capacity: Capacity, extra: Need | None = None, origin: Origin | None = None) -> float:
-        """The predicted most that the running jobs, and `extra`, will ever hold at once, in blocks."""
-        if not self._held and extra is None:
-            return 0.0
-        if extra is None:
-            return self._current(capacity).peak(self._confidence.deviations) * self._skew
-        forecast, more = self._with(extra, origin or ANYBODY, capacity)
-        return forecast.peak(self._confidence.deviations, more) * self._skew
+    def peak_blocks(self, capacity: Capacity) -> float:
+        """The predicted most that the running jobs will ever hold at once, in blocks."""
+        return self._current(capacity).peak(self._confidence.deviations) * self._skew if self._held else 0.0
 
     def room_for(self, capacity: Capacity) -> int:
         """About how many more jobs like the recent ones would fit now."""
@@ -240,12 +237,6 @@ class KvBudget:
         self._typical_prompt += weight * (need.prompt_tokens - self._typical_prompt)
         self._typical_max += weight * (need.output_tokens_max - self._typical_max)
         self._typical_origin = origin
-
-    def _with(self, need: Need, origin: Origin, capacity: Capacity) -> tuple[Forecast, Floats]:
-        """The forecast, and what the job would add to it."""
-        is_known = need.output_tokens_min >= need.output_tokens_max
-        forecast = self._current(capacity, need.output_tokens_max if is_known else 0)
-        return forecast, self._one_more(forecast, need, origin)
 
     def _current(self, capacity: Capacity, end: int = 0) -> Forecast:
         """The running jobs' forecast, made once a step and when somebody left. `end`: a step it must look at."""

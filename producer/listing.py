@@ -125,12 +125,12 @@ async def pools(broker: Broker) -> list[PoolInfo]:
     return list(await asyncio.gather(*(info(pool) for pool in sorted(await topology.pools(broker)))))
 
 
-async def presences(broker: Broker) -> list[_Presence]:
-    """The consumers that were alive a few seconds ago; none where no consumer ever was."""
+async def presences(broker: Broker, pool: str = "*") -> list[_Presence]:
+    """The pool's consumers that were alive a few seconds ago (`*`: all pools'); none where no consumer ever was."""
     found: list[_Presence] = []
     bucket = subjects.CONSUMERS_BUCKET
     with contextlib.suppress(BusUnavailable):
-        for message in await stored.last_of_each(broker, f"KV_{bucket}", f"$KV.{bucket}.>"):
+        for message in await stored.last_of_each(broker, subjects.bucket_stream(bucket), f"$KV.{bucket}.{pool}.*"):
             # A deleted key is an empty message.
             with contextlib.suppress(msgspec.DecodeError):
                 found.append(_presence_decoder.decode(message.data))
@@ -196,7 +196,7 @@ def _waiting_info(one: WaitingJob, pool: str) -> JobInfo:
 async def _held(broker: Broker, pool: str, tenant: str) -> list[JobInfo]:
     infos: list[JobInfo] = []
     # Until all have answered that are known to live; one that died a moment ago costs the whole time.
-    alive = sum(one.pool == pool for one in await presences(broker))
+    alive = len(await presences(broker, pool))
     for payload in await stored.gathered(
         broker, subjects.control_jobs(pool), b"{}", within_s=ANSWERS_WITHIN_S, enough=alive
     ):

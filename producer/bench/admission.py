@@ -233,7 +233,7 @@ def _worst(bars: dict[str, Bar], figure: str, engine: str, one: Bar) -> None:
 
 
 def _best_fixed(outcomes: Outcomes, workload: str, preempted_max: float = math.inf) -> str:
-    """By its median, as who tunes by hand would choose; empty where all of them preempt more than that."""
+    """By its median, as who tunes by hand would choose; empty where there is none, or all preempt more than that."""
     fixed = [
         policy
         for of, policy in outcomes
@@ -263,7 +263,7 @@ def _table(outcomes: Outcomes) -> list[dict[str, Any]]:
             for name in Outcome.__struct_fields__
             if name not in {"workload", "policy"}
         }
-        best = _best_fixed(outcomes, workload) if any(of == workload and one in FIXED for of, one in outcomes) else ""
+        best = _best_fixed(outcomes, workload)
         vs_best = statistics.median(_values(outcomes, workload, policy, _speed)) / statistics.median(
             _values(outcomes, workload, best, _speed) if best else [1.0]
         )
