@@ -28,18 +28,27 @@ _ENDED = frozenset(status.value for status in Status)
 _SHOWN_AS = {"waiting": "queued", "ready": "queued"}
 
 
-async def result_of(broker: Broker, tenant: str, job: str, pools: list[str]) -> Result | None:
-    """What it ended as, whichever pool it was in: one request for all of them.
-
-    Raises:
-        BusUnavailable: the broker did not answer.
-    """
+async def _result_of(broker: Broker, tenant: str, job: str, pools: list[str]) -> Result | None:
+    """Whichever pool it was in: one request for all of them."""
     subjects = [Address(pool, tenant, job).result_subject for pool in pools]
     found = await stored.results(broker, subjects) if subjects else {}
     return next(iter(found.values()), None)
 
 
-async def live(broker: Broker, tenant: str, job: str, pools: list[str]) -> JobInfo | None:
+async def looked_up(broker: Broker, tenant: str, job: str, pools: list[str]) -> Result | JobInfo | None:
+    """What it ended as, or where it is; None: nobody knows it.
+
+    Raises:
+        BusUnavailable: the broker did not answer.
+    """
+    result = await _result_of(broker, tenant, job, pools)
+    if result is not None:
+        return result
+    # It may end between the two looks.
+    return await _live(broker, tenant, job, pools) or await _result_of(broker, tenant, job, pools)
+
+
+async def _live(broker: Broker, tenant: str, job: str, pools: list[str]) -> JobInfo | None:
     """Where it is, if it has not ended."""
     found = await asyncio.gather(*(_waiting(broker, tenant, job, pool) for pool in pools))
     waiting = next((info for info in found if info is not None), None)
@@ -48,7 +57,7 @@ async def live(broker: Broker, tenant: str, job: str, pools: list[str]) -> JobIn
     # The consumer that runs it knows more; and without a dispatcher the queues themselves are read.
     infos = await listed(broker, tenant, [waiting.pool] if waiting else pools, _LOOKED_AT_MAX)
     found = next((info for info in infos if info.job == job), waiting)
-    # One that ended since the caller looked for its result is listed too, without its answer.
+    # One that ended a moment ago is listed too, without its answer.
     return None if found is not None and found.state in _ENDED else found
 
 

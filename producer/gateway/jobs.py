@@ -20,6 +20,7 @@ from schemas.dispatch import Promise
 from schemas.errors import JobMalformed, PenstockError
 from schemas.job import field_of
 from schemas.openai import JobError, JobList, JobRequest, JobRequests, JobView
+from schemas.result import Result
 from schemas.subjects import Lane
 
 _LIST_MAX = 100
@@ -76,35 +77,27 @@ class JobRoutes:
     async def get(self, call: Call) -> None:
         """With the engine's whole answer once it has ended."""
         job = _checked_id(call)
-        pools = self._house.directory.pools()
-        result = await job_views.result_of(self._house.broker, call.tenant, job, pools)
-        if result is not None:
-            await call.answer_json(job_views.view_of_result(result, with_response=True))
-            return
-        info = await job_views.live(self._house.broker, call.tenant, job, pools)
-        if info is None:
-            # It may have ended between the two looks.
-            result = await job_views.result_of(self._house.broker, call.tenant, job, pools)
-            if result is None:
-                raise _unknown(job)
-            await call.answer_json(job_views.view_of_result(result, with_response=True))
-            return
-        await call.answer_json(job_views.view_of_info(info))
+        found = await job_views.looked_up(self._house.broker, call.tenant, job, self._house.directory.pools())
+        if found is None:
+            raise _unknown(job)
+        if isinstance(found, Result):
+            await call.answer_json(job_views.view_of_result(found, with_response=True))
+        else:
+            await call.answer_json(job_views.view_of_info(found))
 
     async def cancel(self, call: Call) -> None:
         """Ends it; what had ended before stays as it was."""
         job = _checked_id(call)
-        house, pools = self._house, self._house.directory.pools()
-        result = await job_views.result_of(house.broker, call.tenant, job, pools)
-        if result is None:
-            info = await job_views.live(house.broker, call.tenant, job, pools)
-            if info is None:
-                raise _unknown(job)
+        broker = self._house.broker
+        found = await job_views.looked_up(broker, call.tenant, job, self._house.directory.pools())
+        if found is None:
+            raise _unknown(job)
+        if not isinstance(found, Result):
             try:
-                result = await job_views.cancel(house.broker, Address(info.pool, call.tenant, job))
+                found = await job_views.cancel(broker, Address(found.pool, call.tenant, job))
             except JobMalformed as error:
                 raise _unknown(job) from error
-        await call.answer_json(job_views.view_of_result(result))
+        await call.answer_json(job_views.view_of_result(found))
 
     async def _submitted(self, tenant: str, asked: list[JobRequest]) -> list[Handle | PenstockError]:
         outcomes: dict[int, Handle | PenstockError] = {}
