@@ -10,7 +10,7 @@ Obligations, each with a property test:
 
 1. What is reserved is released: after any lives, an empty budget holds nothing.
 2. A job is let in only if the forecast with it fits; or if nothing else runs.
-3. Where all lengths are known, the forecast is exact at every end: nothing is preempted.
+3. Where all lengths are known, of up to 64 jobs, the forecast is exact at every end: nothing is preempted.
 4. The forecast never exceeds the worst case, so a set that fits at its worst is always let in.
 5. The engine's own count of blocks outweighs ours: where it holds more than we think, everything is scaled up.
 6. An urgent job lacks nothing where any job would fit, and what it lacks never grows when another leaves.
@@ -243,6 +243,7 @@ class KvBudget:
         if self._forecast is not None and self._forecast_at == capacity.steps and self._forecast.looks_at(end):
             return self._forecast
         self._learn_from(capacity)
+        self._confidence.running(self._sequences)
         if self._prefixes.blocks or self._was_shared:
             self._rows.share(self._prefixes.shared_by)
         self._was_shared = self._prefixes.blocks > 0

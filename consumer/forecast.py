@@ -27,7 +27,7 @@ Floats = npt.NDArray[np.float64]
 # Neighbouring points of the grid are this factor apart.
 _GRID_RATIO = 1.25
 # Of the ends known exactly, so many are looked at.
-_ENDS_MAX = 16
+_ENDS_MAX = 64
 # Further points around the highest one.
 _CLOSER_LOOKS = 12
 

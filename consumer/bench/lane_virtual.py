@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from consumer.admission import Admission
+from consumer.bench import workloads
 from consumer.bench.lane_outcome import (
     ALONE,
     BULK_ALONE,
@@ -19,7 +20,6 @@ from consumer.bench.lane_outcome import (
 )
 from consumer.bench.lane_traffic import BULK, H200, H200_BLOCKS, Arrival, Traffic, batches_of, chats_of
 from consumer.bench.outcome import Life
-from consumer.bench.virtual import MACHINE
 from consumer.budget import KvBudget
 from consumer.engine.port import Capacity, Need
 from consumer.engine.simulated import step_seconds
@@ -77,7 +77,7 @@ class _World:
 
     def __init__(self, run: LaneRun) -> None:
         arguments: dict[str, EngineValue] = {
-            "machine": MACHINE,
+            "machine": workloads.H200,
             "blocks": H200_BLOCKS,
             "context_tokens_max": H200.context_tokens,
         }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
+from consumer.bench.workloads import H200
+
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """What to run: a workload's jobs of one seed, all waiting at time zero."""
@@ -14,6 +16,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     # 0: as many as the workload has.
     jobs: int = 0
+    # In virtual time: one of `workloads.SCALES`.
+    machine: str = H200
 
 
 class Life(msgspec.Struct):

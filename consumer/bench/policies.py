@@ -18,9 +18,12 @@ WATERMARKS = (0.1, 0.3)
 # As a consumer that has served such traffic before, and as one that has learned nothing yet.
 OURS = "penstock"
 OURS_COLD = "penstock_cold"
+# As ours, told how long each answer becomes: what no forecast can be better than.
+ORACLE = "oracle"
 NAMES = (
     OURS,
     OURS_COLD,
+    ORACLE,
     "everything",
     *(f"everything_watermark_{watermark:g}" for watermark in WATERMARKS),
     *(f"fixed_{jobs}" for jobs in FIXED),
@@ -85,7 +88,7 @@ def watermark_of(name: str) -> float:
 
 def policy_of(name: str, capacity: Capacity, lengths: OutputLengths | None = None) -> Policy:
     """A fresh one; ours knows of answers what `lengths` does."""
-    if name in {OURS, OURS_COLD}:
+    if name in {OURS, OURS_COLD, ORACLE}:
         budget = KvBudget(capacity, lengths or OutputLengths())
         return Policy(Admission(budget), budget)
     if name.startswith("fixed_"):

@@ -10,7 +10,7 @@ from contextlib import aclosing
 import msgspec
 
 from consumer.bench.outcome import Life, Outcome, Run, outcome_of
-from consumer.bench.policies import OURS, policy_of
+from consumer.bench.policies import ORACLE, OURS, policy_of
 from consumer.bench.workloads import CPU, Piece, jobs_of, scaled
 from consumer.door import Door
 from consumer.engine.port import Engine, EngineRequest, Need, TextDelta
@@ -64,8 +64,10 @@ class RealRuns:
             request = EngineRequest(request_id=name, endpoint=Endpoint.COMPLETIONS, body=msgspec.json.encode(body))
 
             async def admit(need: Need) -> None:
-                # The answer's length is known to the engine alone.
-                seen = msgspec.structs.replace(need, output_tokens_max=piece.output_tokens_max, output_tokens_min=0)
+                # The answer's length is known to the engine alone, and to the oracle.
+                seen = need
+                if run.policy != ORACLE:
+                    seen = msgspec.structs.replace(need, output_tokens_max=piece.output_tokens_max, output_tokens_min=0)
                 await door.enter(name, seen, Rank(1, 0, number))
 
             try:

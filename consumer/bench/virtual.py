@@ -1,12 +1,14 @@
-"""Runs a policy on the simulated engine's cache without waiting for time to pass: hours of a GPU in seconds."""
+"""Runs a policy on the simulated engine's cache without waiting for time to pass: hours of a GPU in seconds, and what a
+noisy CPU would take if it were not noisy.
+"""
 
 from __future__ import annotations
 
 import msgspec
 
 from consumer.bench.outcome import Life, Outcome, Run, outcome_of
-from consumer.bench.policies import OURS, policy_of, watermark_of
-from consumer.bench.workloads import SIMULATED, Piece, jobs_of, scaled
+from consumer.bench.policies import ORACLE, OURS, policy_of, watermark_of
+from consumer.bench.workloads import SCALES, Piece, jobs_of, scaled
 from consumer.engine.port import Capacity, Need
 from consumer.engine.simulated import step_seconds
 from consumer.engine.simulated_cache import Cache, Sequence
@@ -14,8 +16,6 @@ from consumer.engine.simulated_settings import Settings, settings_of
 from consumer.lengths import OutputLengths
 from consumer.waiting import Rank, Waiting
 from schemas.config import EngineSection
-
-MACHINE = "h200-qwen2.5-7b"
 
 
 class _Job(Sequence):
@@ -35,7 +35,7 @@ _BEFORE = 1000
 
 
 def run_virtually(run: Run) -> Outcome:
-    """One policy on one workload, on the machine named above with the workload's share of its cache."""
+    """One policy on one workload, with the workload's share of the machine's cache."""
     if run.policy != OURS:
         return _run(run, OutputLengths())
     lengths = OutputLengths()
@@ -46,8 +46,10 @@ def run_virtually(run: Run) -> Outcome:
 
 
 def _run(run: Run, lengths: OutputLengths) -> Outcome:
-    scale = scaled(SIMULATED, run.jobs)
-    arguments = {"machine": MACHINE, "blocks": scale.blocks[run.workload], "context_tokens_max": scale.context_tokens}
+    scale = scaled(SCALES[run.machine], run.jobs)
+    arguments = {"machine": run.machine, "context_tokens_max": scale.context_tokens}
+    if scale.blocks:
+        arguments["blocks"] = scale.blocks[run.workload]
     machine = settings_of(
         EngineSection(kind="simulated", arguments={**arguments, "watermark": watermark_of(run.policy)})
     )
@@ -56,13 +58,14 @@ def _run(run: Run, lengths: OutputLengths) -> Outcome:
         block_size=machine.block_size,
         sequences_max=machine.sequences_max,
         step_tokens_max=machine.step_tokens_max,
+        prompt_step_tokens_max=machine.prompt_step_tokens_max,
         watermark=machine.watermark,
     )
     policy = policy_of(run.policy, _capacity(machine, cache, 0), lengths)
     jobs: dict[str, _Job] = {}
     for number, piece in enumerate(jobs_of(run.workload, scale, run.seed)):
         job = jobs[str(number)] = _Job(str(number), piece, machine.block_size)
-        policy.line.push(Waiting(Rank(1, 0, number), job.name, _need_of(job, piece)))
+        policy.line.push(Waiting(Rank(1, 0, number), job.name, _need_of(job, piece, knows=run.policy == ORACLE)))
     now_s, steps, kv_use = 0.0, 0, 0.0
     while len(policy.line) or not cache.is_idle:
         for one in policy.line.admit(_capacity(machine, cache, steps)):
@@ -90,10 +93,11 @@ def _run(run: Run, lengths: OutputLengths) -> Outcome:
     )
 
 
-def _need_of(job: _Job, piece: Piece) -> Need:
+def _need_of(job: _Job, piece: Piece, *, knows: bool) -> Need:
     return Need(
         prompt_tokens=job.prompt_tokens,
-        output_tokens_max=piece.output_tokens_max,
+        output_tokens_max=piece.output_tokens if knows else piece.output_tokens_max,
+        output_tokens_min=piece.output_tokens if knows else 0,
         block_keys=job.keys,
         produced=lambda: job.produced,
     )

@@ -29,7 +29,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
 
     jobs: int
     context_tokens: int
-    # Of the simulated cache, in 16 tokens each, so that KV is scarce where the workload says so.
+    # Of the simulated cache, so that KV is scarce where the workload says so; empty: all that the machine has.
     blocks: dict[str, int]
     # Median of long-tailed outputs; prompts go along.
     output_median: int
@@ -105,13 +105,17 @@ SIMULATED = Scale(
 )
 # What a model of a few MB on two cores does in seconds; every workload in the same 8,192 tokens of cache.
 CPU = Scale(
-    jobs=300,
+    jobs=200,
     context_tokens=2048,
     blocks={},
     output_median=80,
     shared_tokens=512,
     trace_divisor=4,
 )
+
+# The machines that are simulated, as `consumer/engine/simulated_settings.py` names them.
+H200 = "h200-qwen2.5-7b"
+SCALES = {H200: SIMULATED, "two-cores-tiny-wide": CPU}
 
 
 def scaled(scale: Scale, jobs: int) -> Scale:

@@ -21,6 +21,9 @@ _CONTEXT_TOKENS = 4096
 # operations at 60% of 989 TFLOPS; vLLM's own scheduling and sampling is taken as 1 ms a step and 10 us a sequence. 90%
 # of 139 GiB less weights and 4 GB of activations leave 115 GB: 2.0 million tokens. Prompts are split as by our vLLM
 # adapter.
+#
+# The model `tiny-wide` on two cores: what vLLM's steps took there (two shared cores, x86-64, a fit of the steps of 150
+# long-tailed jobs at 8, 32 and 64 at a time), with the cache that `penstock bench admission` gives it.
 MACHINES: dict[str, dict[str, float]] = {
     "h200-qwen2.5-7b": {
         "blocks": 125_000,
@@ -32,7 +35,17 @@ MACHINES: dict[str, dict[str, float]] = {
         "per_sequence_s": 10e-6,
         "per_prefill_token_s": 2 * 7.6e9 / (0.6 * 989e12),
         "per_kv_token_s": 57_344 / (0.8 * 4.8e12),
-    }
+    },
+    "two-cores-tiny-wide": {
+        "blocks": 256,
+        "block_size": 32,
+        "sequences_max": 256,
+        "context_tokens_max": 2048,
+        "prompt_step_tokens_max": 1024,
+        "step_s": 0.0036,
+        "per_sequence_s": 0.0002,
+        "per_prefill_token_s": 0.000_104,
+    },
 }
 
 

@@ -4,6 +4,9 @@ It stands in for a real model where none can be downloaded: demo, tests, a first
 than random, so that answers read well, end by themselves, and are decided by clear margins: random weights have
 near-ties that fall differently in another batch.
 
+`tiny-wide` is random, and for benches: thirteen times the weights. The tiny model's steps are mostly vLLM's own Python,
+so that computing a prompt again costs next to nothing there, unlike in any model that somebody uses.
+
 `python -m consumer.engine.tiny_model DIR` makes it there and prints its path.
 """
 
@@ -32,6 +35,8 @@ from consumer.engine.tiny_corpus import (
 )
 
 NAME = "tiny"
+WIDE = "tiny-wide"
+NAMES = (NAME, WIDE)
 CONTEXT_TOKENS = 2048
 
 _VOCABULARY = 2048
@@ -71,17 +76,25 @@ _SHAPE: dict[str, Any] = {
     "tie_word_embeddings": True,
     "rope_theta": 10000.0,
 }
+_WIDE_SHAPE: dict[str, Any] = {
+    **_SHAPE,
+    "hidden_size": 384,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 6,
+}
 
 
-def ensure(models_dir: Path, *, trained: bool = True) -> Path:
+def ensure(models_dir: Path, name: str = NAME) -> Path:
     """The model's folder below `models_dir`, made now if it is not there. Safe when several processes ask at once."""
-    folder = models_dir / f"{NAME if trained else 'random'}-{_version()}"
+    shape, steps = (_WIDE_SHAPE, 0) if name == WIDE else (_SHAPE, _STEPS)
+    folder = models_dir / f"{name}-{_version(shape)}"
     if (folder / "config.json").exists():
         return folder
     models_dir.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{NAME}-", dir=models_dir))
     try:
-        _make(draft, steps=_STEPS if trained else 0)
+        _make(draft, shape, steps=steps)
         try:
             draft.rename(folder)
         except OSError:
@@ -93,7 +106,7 @@ def ensure(models_dir: Path, *, trained: bool = True) -> Path:
     return folder
 
 
-def _version() -> str:
+def _version(shape: dict[str, Any]) -> str:
     """Changes with everything the model is made from."""
     numbers = (
         _RECIPE,
@@ -104,15 +117,15 @@ def _version() -> str:
         _UNKNOWN_PER_ROUND,
         _JSON_PER_ROUND,
         _SEED,
-        sorted(_SHAPE.items()),
+        sorted(shape.items()),
     )
     made_from = (numbers, CHAT_TEMPLATE, CONVERSATIONS, HARD, TEXTS, UNKNOWN_ENGLISH, UNKNOWN_CHINESE, WORDS, HANZI)
     return hashlib.sha256(repr(made_from).encode()).hexdigest()[:12]
 
 
-def _make(folder: Path, *, steps: int) -> None:
+def _make(folder: Path, shape: dict[str, Any], *, steps: int) -> None:
     tokenizer = _train_tokenizer(folder)
-    _train_model(folder, tokenizer, steps=steps)
+    _train_model(folder, tokenizer, shape, steps=steps)
 
 
 def _train_tokenizer(folder: Path) -> Any:
@@ -140,7 +153,7 @@ def _train_tokenizer(folder: Path) -> Any:
     return fast
 
 
-def _train_model(folder: Path, tokenizer: Any, *, steps: int) -> None:
+def _train_model(folder: Path, tokenizer: Any, shape: dict[str, Any], *, steps: int) -> None:
     import torch  # noqa: PLC0415
     from transformers import Qwen2Config, Qwen2ForCausalLM  # noqa: PLC0415
 
@@ -153,7 +166,7 @@ def _train_model(folder: Path, tokenizer: Any, *, steps: int) -> None:
     end, pad = tokenizer.convert_tokens_to_ids(_END), tokenizer.convert_tokens_to_ids(_END_OF_TEXT)
     # A round vocabulary: kernels like it, and the tokenizer may have found fewer merges.
     vocabulary = -(-len(tokenizer) // 64) * 64
-    config = Qwen2Config(vocab_size=vocabulary, eos_token_id=end, bos_token_id=None, pad_token_id=pad, **_SHAPE)
+    config = Qwen2Config(vocab_size=vocabulary, eos_token_id=end, bos_token_id=None, pad_token_id=pad, **shape)
     model: Any = Qwen2ForCausalLM(config)
     lessons = packed_lessons(tokenizer, end, random.Random(_SEED))  # noqa: S311
     optimizers = _optimizers(model)
@@ -263,9 +276,9 @@ def _main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # noqa: TID251
     parser = argparse.ArgumentParser(description="Make the tiny model and print its path.")
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--random", action="store_true", help="untrained: made at once, answers noise")
+    parser.add_argument("--name", choices=NAMES, default=NAME, help="tiny-wide: untrained, its answers are noise")
     options = parser.parse_args()
-    print(ensure(options.directory, trained=not options.random))  # noqa: T201
+    print(ensure(options.directory, options.name))  # noqa: T201
 
 
 if __name__ == "__main__":

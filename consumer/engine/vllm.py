@@ -95,10 +95,10 @@ def stream_interval(streams: int, *, smooth_below: int, interval_max: int) -> in
 
 
 def model_of(section: EngineSection, data_dir: Path) -> tuple[str, str]:
-    """What vLLM should load, made first if it is the tiny one; and its name where the folder's would be unhandy."""
-    if section.model != tiny_model.NAME:
+    """What vLLM should load, made first if it is one of ours; and its name where the folder's would be unhandy."""
+    if section.model not in tiny_model.NAMES:
         return section.model, ""
-    return str(tiny_model.ensure(data_dir / "models")), tiny_model.NAME
+    return str(tiny_model.ensure(data_dir / "models", section.model)), section.model
 
 
 class VllmEngine:

@@ -6,14 +6,18 @@ Every policy gets the same jobs, all waiting from the start, in interleaved roun
 - `fixed_N`: N at a time, for each N of the sweep; the best of them is what an expert would tune by hand;
 - `worst_case`: only what fits with all of `max_tokens`;
 - `penstock`: what the consumer does, in its default configuration, having served such jobs before (it keeps what it
-  learns of answers); `penstock_cold`: having learned nothing yet.
+  learns of answers); `penstock_cold`: having learned nothing yet;
+- `oracle`: the same, told how long each answer becomes: what no forecast can be better than.
 
 `worst_vs_best_fixed` compares with the best of the sweep, `worst_vs_best_calm_fixed` with the best of those that, as we
-do, preempt one job in a thousand at most: where computing a prompt again costs little, preempting is fast.
+do, preempt one job in a thousand at most. In each round the best is the one that was fastest in the *other* rounds, as
+somebody tunes first and runs then: the winner among six of the very round that counts is above all the luckiest.
 
-On two engines: real vLLM on this machine with a small cache (`num_gpu_blocks_override`), and the simulated engine with
-the cost model of an H200 in virtual time, for sizes that a CPU does not reach (`consumer/engine/simulated_settings.py`
-says where its constants come from). Only vLLM's own figures are measurements of an engine.
+On three engines: real vLLM on this machine with a small cache (`num_gpu_blocks_override`) and a model wide enough that
+computing a prompt again costs something; the simulated engine in virtual time with the cost model of an H200, for sizes
+that a CPU does not reach, and with that of real vLLM on two cores, for what noise hides there
+(`consumer/engine/simulated_settings.py` says where the constants come from). Only vLLM's figures are measurements of an
+engine.
 """
 
 from __future__ import annotations
@@ -36,9 +40,10 @@ from infra import settings
 from producer.bench.processes import LineProcess, paused
 from producer.bench.report import Bar, Report, bar, show, show_table, this_machine
 
+_W2 = "w2_long_tail"
 WORKLOADS = (
     "w1_uniform_short",
-    "w2_long_tail",
+    _W2,
     "w3_shared_prefixes",
     "w4_mixed_prompts",
     "w5_azure_conv",
@@ -46,11 +51,20 @@ WORKLOADS = (
 )
 OURS = "penstock"
 COLD = "penstock_cold"
+ORACLE = "oracle"
 FIXED = tuple(f"fixed_{jobs}" for jobs in (8, 16, 32, 64, 128, 256))
 WATERMARKS = {"everything_watermark_0.1": 0.1, "everything_watermark_0.3": 0.3}
-POLICIES = (OURS, COLD, "everything", *WATERMARKS, *FIXED, "worst_case")
+POLICIES = (OURS, COLD, ORACLE, "everything", *WATERMARKS, *FIXED, "worst_case")
+# By what its figures are called.
+_SIMULATED = {"simulated_h200": "h200-qwen2.5-7b", "simulated_two_cores": "two-cores-tiny-wide"}
 # The engine on CPU: 8,192 tokens of cache, as `consumer/bench/workloads.py` expects.
-_CPU_ENGINE = {"block_size": 32, "num_gpu_blocks_override": 257, "max_num_seqs": 256, "max_model_len": 2048}
+_CPU_ENGINE = {
+    "model": "tiny-wide",
+    "block_size": 32,
+    "num_gpu_blocks_override": 257,
+    "max_num_seqs": 256,
+    "max_model_len": 2048,
+}
 _SIMULATORS = 2
 # As many preempted jobs as we allow ourselves.
 _CALM = 0.001
@@ -102,7 +116,7 @@ _QUICK = Plan(
     rounds=1,
     simulated_jobs=300,
     vllm_jobs=100,
-    vllm_workloads=("w2_long_tail",),
+    vllm_workloads=(_W2,),
     policies=(OURS, "everything", "fixed_64", "fixed_128"),
     vllm_policies=(OURS, "everything", "fixed_32"),
 )
@@ -139,19 +153,20 @@ def main(arguments: list[str]) -> int:
 async def measure(plan: Plan, engines: str, extra: list[str], environment: dict[str, str]) -> Report:
     seen: dict[str, Outcomes] = {}
     if engines in {"both", "simulated"}:
-        seen["simulated_h200"] = await _simulated(plan, environment)
+        for name, machine in _SIMULATED.items():
+            seen[name] = await _simulated(plan, machine, environment)
     if engines in {"both", "vllm"}:
         seen["vllm_cpu"] = await _real(plan, extra, environment)
     return report_of(plan, seen)
 
 
-async def _simulated(plan: Plan, environment: dict[str, str]) -> Outcomes:
+async def _simulated(plan: Plan, machine: str, environment: dict[str, str]) -> Outcomes:
     """Virtual time: what else runs does not matter, so both cores are used."""
     runs: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     for number in range(plan.rounds):
         for workload in plan.workloads:
             for policy in plan.policies:
-                runs.put_nowait(_run(workload, policy, number, plan.simulated_jobs))
+                runs.put_nowait({**_run(workload, policy, number, plan.simulated_jobs), "machine": machine})
     outcomes: Outcomes = {}
 
     async def work() -> None:
@@ -203,19 +218,19 @@ def report_of(plan: Plan, seen: dict[str, Outcomes]) -> Report:
     bars: dict[str, Bar] = {}
     for name, outcomes in seen.items():
         workloads = sorted({workload for workload, _ in outcomes})
-        for ours, suffix in ((OURS, ""), (COLD, "_cold")):
+        for ours, suffix in ((OURS, ""), (COLD, "_cold"), (ORACLE, "_oracle")):
             if not any(policy == ours for _, policy in outcomes):
                 continue
             preempted = [_mean(_values(outcomes, one, ours, _preempted), "preemptions/job") for one in workloads]
-            vs_fixed = [bar(_ratios(outcomes, one, ours, _best_fixed(outcomes, one)), "ratio") for one in workloads]
             _worst(bars, f"preempted_per_job{suffix}", name, max(preempted, key=_value))
-            _worst(bars, f"worst_vs_best_fixed{suffix}", name, min(vs_fixed, key=_value))
-            calm = {one: _best_fixed(outcomes, one, preempted_max=_CALM) for one in workloads}
-            vs_calm = [bar(_ratios(outcomes, one, ours, fixed), "ratio") for one, fixed in calm.items() if fixed]
-            if vs_calm:
-                _worst(bars, f"worst_vs_best_calm_fixed{suffix}", name, min(vs_calm, key=_value))
-        if "w2_long_tail" in workloads:
-            _worst(bars, "w2_vs_unbounded", name, bar(_ratios(outcomes, "w2_long_tail", OURS, "everything"), "ratio"))
+            for figure, most in (("worst_vs_best_fixed", math.inf), ("worst_vs_best_calm_fixed", _CALM)):
+                all_ratios = [_vs_best_fixed(outcomes, one, ours, most) for one in workloads]
+                vs_best = [bar(ratios, "ratio") for ratios in all_ratios if ratios]
+                if vs_best:
+                    _worst(bars, f"{figure}{suffix}", name, min(vs_best, key=_value))
+            if _W2 in workloads:
+                vs_everything = _ratios(_speeds(outcomes, _W2, ours), _speeds(outcomes, _W2, "everything"))
+                _worst(bars, f"w2_vs_unbounded{suffix}", name, bar(vs_everything, "ratio"))
     engines = {name: _table(outcomes) for name, outcomes in seen.items()}
     detail = {"plan": msgspec.to_builtins(plan), "engine_on_cpu": _CPU_ENGINE, "engines": engines}
     return Report(bench="admission", machine=this_machine(), bars=bars, detail=detail)
@@ -232,21 +247,33 @@ def _worst(bars: dict[str, Bar], figure: str, engine: str, one: Bar) -> None:
     bars[figure] = worse(bars.get(figure, one), one, key=_value)
 
 
-def _best_fixed(outcomes: Outcomes, workload: str, preempted_max: float = math.inf) -> str:
-    """By its median, as who tunes by hand would choose; empty where there is none, or all preempt more than that."""
+def _vs_best_fixed(outcomes: Outcomes, workload: str, ours: str, preempted_max: float = math.inf) -> list[float]:
+    """Each round's ratio to the fixed concurrency that was best in the others (or in it, where there is no other).
+
+    Empty where there is none, or all preempt more than that.
+    """
     fixed = [
-        policy
+        _speeds(outcomes, workload, policy)
         for of, policy in outcomes
         if of == workload
         and policy in FIXED
         and statistics.fmean(_values(outcomes, workload, policy, _preempted)) <= preempted_max
     ]
-    return max(fixed, key=lambda one: statistics.median(_values(outcomes, workload, one, _speed)), default="")
+    if not fixed:
+        return []
+    bests: list[float] = []
+    for number in range(len(fixed[0])):
+        chosen = max(fixed, key=lambda one: statistics.median(one[:number] + one[number + 1 :] or one))
+        bests.append(chosen[number])
+    return _ratios(_speeds(outcomes, workload, ours), bests)
 
 
-def _ratios(outcomes: Outcomes, workload: str, policy: str, base: str) -> list[float]:
-    pairs = zip(_values(outcomes, workload, policy, _speed), _values(outcomes, workload, base, _speed), strict=True)
-    return [ours / theirs for ours, theirs in pairs]
+def _ratios(ours: list[float], theirs: list[float]) -> list[float]:
+    return [one / other for one, other in zip(ours, theirs, strict=True)]
+
+
+def _speeds(outcomes: Outcomes, workload: str, policy: str) -> list[float]:
+    return _values(outcomes, workload, policy, _speed)
 
 
 def _values(outcomes: Outcomes, workload: str, policy: str, figure: Callable[[Outcome], float]) -> list[float]:
@@ -263,10 +290,7 @@ def _table(outcomes: Outcomes) -> list[dict[str, Any]]:
             for name in Outcome.__struct_fields__
             if name not in {"workload", "policy"}
         }
-        best = _best_fixed(outcomes, workload)
-        vs_best = statistics.median(_values(outcomes, workload, policy, _speed)) / statistics.median(
-            _values(outcomes, workload, best, _speed) if best else [1.0]
-        )
+        vs_best = statistics.median(_vs_best_fixed(outcomes, workload, policy) or [0.0])
         rows.append({"workload": workload, "policy": policy, "vs_best_fixed": round(vs_best, 3), **medians})
     return rows
 

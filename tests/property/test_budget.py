@@ -166,6 +166,21 @@ def test_preemptions_widen_the_margin_and_finished_jobs_narrow_it() -> None:
     assert confidence.deviations == pytest.approx((widened + before) / 2)
 
 
+def test_the_more_jobs_share_the_cache_the_smaller_the_margin_and_what_was_learned_stays() -> None:
+    confidence = Confidence()
+    margins: list[float] = []
+    for jobs in (0, 1, 8, 64, 512, 100_000):
+        confidence.running(jobs)
+        margins.append(confidence.deviations)
+    confidence.running(64)
+    confidence.preempted(1)
+
+    assert margins == sorted(margins, reverse=True)
+    # Never without any, whatever the crowd.
+    assert margins[-1] == 1.0
+    assert confidence.deviations == pytest.approx(margins[3] + 0.25)
+
+
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 2**32))
 def test_known_lengths_are_never_preempted(seed: int) -> None:
