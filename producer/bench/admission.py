@@ -114,8 +114,8 @@ class Plan(msgspec.Struct, frozen=True):
 # Within a minute, half of which is starting vLLM.
 _QUICK = Plan(
     rounds=1,
-    simulated_jobs=300,
-    vllm_jobs=100,
+    simulated_jobs=200,
+    vllm_jobs=50,
     vllm_workloads=(_W2,),
     policies=(OURS, "everything", "fixed_64", "fixed_128"),
     vllm_policies=(OURS, "everything", "fixed_32"),
