@@ -7,6 +7,7 @@ from collections import deque
 import msgspec
 
 from consumer.admission import Admission
+from consumer.bench.workloads import Piece
 from consumer.budget import KvBudget
 from consumer.door import Line
 from consumer.engine.port import Capacity
@@ -84,6 +85,11 @@ class Bounded:
 def watermark_of(name: str) -> float:
     """The engine setting that belongs to the policy."""
     return float(name.rpartition("_")[2]) if "watermark" in name else 0.0
+
+
+def length_seen(name: str, piece: Piece) -> tuple[int, int]:
+    """The least and the most tokens of its answer, as far as the policy may know."""
+    return (piece.output_tokens, piece.output_tokens) if name == ORACLE else (0, piece.output_tokens_max)
 
 
 def policy_of(name: str, capacity: Capacity, lengths: OutputLengths | None = None) -> Policy:

@@ -10,7 +10,7 @@ from contextlib import aclosing
 import msgspec
 
 from consumer.bench.outcome import Life, Outcome, Run, outcome_of
-from consumer.bench.policies import ORACLE, OURS, policy_of
+from consumer.bench.policies import OURS, length_seen, policy_of
 from consumer.bench.workloads import CPU, Piece, jobs_of, scaled
 from consumer.door import Door
 from consumer.engine.port import Engine, EngineRequest, Need, TextDelta
@@ -64,10 +64,9 @@ class RealRuns:
             request = EngineRequest(request_id=name, endpoint=Endpoint.COMPLETIONS, body=msgspec.json.encode(body))
 
             async def admit(need: Need) -> None:
-                # The answer's length is known to the engine alone, and to the oracle.
-                seen = need
-                if run.policy != ORACLE:
-                    seen = msgspec.structs.replace(need, output_tokens_max=piece.output_tokens_max, output_tokens_min=0)
+                # The engine was told the answer's length, but not every policy.
+                least, most = length_seen(run.policy, piece)
+                seen = msgspec.structs.replace(need, output_tokens_min=least, output_tokens_max=most)
                 await door.enter(name, seen, Rank(1, 0, number))
 
             try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import msgspec
 
 from consumer.bench.outcome import Life, Outcome, Run, outcome_of
-from consumer.bench.policies import ORACLE, OURS, policy_of, watermark_of
+from consumer.bench.policies import OURS, length_seen, policy_of, watermark_of
 from consumer.bench.workloads import SCALES, Piece, jobs_of, scaled
 from consumer.engine.port import Capacity, Need
 from consumer.engine.simulated import step_seconds
@@ -65,7 +65,7 @@ def _run(run: Run, lengths: OutputLengths) -> Outcome:
     jobs: dict[str, _Job] = {}
     for number, piece in enumerate(jobs_of(run.workload, scale, run.seed)):
         job = jobs[str(number)] = _Job(str(number), piece, machine.block_size)
-        policy.line.push(Waiting(Rank(1, 0, number), job.name, _need_of(job, piece, knows=run.policy == ORACLE)))
+        policy.line.push(Waiting(Rank(1, 0, number), job.name, _need_of(job, *length_seen(run.policy, piece))))
     now_s, steps, kv_use = 0.0, 0, 0.0
     while len(policy.line) or not cache.is_idle:
         for one in policy.line.admit(_capacity(machine, cache, steps)):
@@ -93,11 +93,11 @@ def _run(run: Run, lengths: OutputLengths) -> Outcome:
     )
 
 
-def _need_of(job: _Job, piece: Piece, *, knows: bool) -> Need:
+def _need_of(job: _Job, least: int, most: int) -> Need:
     return Need(
         prompt_tokens=job.prompt_tokens,
-        output_tokens_max=piece.output_tokens if knows else piece.output_tokens_max,
-        output_tokens_min=piece.output_tokens if knows else 0,
+        output_tokens_max=most,
+        output_tokens_min=least,
         block_keys=job.keys,
         produced=lambda: job.produced,
     )

@@ -56,7 +56,7 @@ FIXED = tuple(f"fixed_{jobs}" for jobs in (8, 16, 32, 64, 128, 256))
 WATERMARKS = {"everything_watermark_0.1": 0.1, "everything_watermark_0.3": 0.3}
 POLICIES = (OURS, COLD, ORACLE, "everything", *WATERMARKS, *FIXED, "worst_case")
 # By what its figures are called.
-_SIMULATED = {"simulated_h200": "h200-qwen2.5-7b", "simulated_two_cores": "two-cores-tiny-wide"}
+SIMULATED = {"simulated_h200": "h200-qwen2.5-7b", "simulated_two_cores": "two-cores-tiny-wide"}
 # The engine on CPU: 8,192 tokens of cache, as `consumer/bench/workloads.py` expects.
 _CPU_ENGINE = {
     "model": "tiny-wide",
@@ -153,7 +153,7 @@ def main(arguments: list[str]) -> int:
 async def measure(plan: Plan, engines: str, extra: list[str], environment: dict[str, str]) -> Report:
     seen: dict[str, Outcomes] = {}
     if engines in {"both", "simulated"}:
-        for name, machine in _SIMULATED.items():
+        for name, machine in SIMULATED.items():
             seen[name] = await _simulated(plan, machine, environment)
     if engines in {"both", "vllm"}:
         seen["vllm_cpu"] = await _real(plan, extra, environment)

@@ -40,9 +40,10 @@ def test_fixed_concurrency_is_what_it_says() -> None:
     assert 1.5 < sixteen.tokens_per_s / eight.tokens_per_s < 2
 
 
-def test_the_report_knows_the_policies_and_workloads_that_are_run() -> None:
+def test_the_report_knows_the_policies_workloads_and_machines_that_are_run() -> None:
     assert set(admission.POLICIES) == set(policies.NAMES)
     assert set(admission.WORKLOADS) == set(workloads.NAMES)
+    assert set(admission.SIMULATED.values()) == set(workloads.SCALES)
 
 
 @pytest.mark.parametrize("machine", workloads.SCALES)
