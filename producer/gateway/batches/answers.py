@@ -16,7 +16,7 @@ _UNEXECUTED = {
     Status.CANCELLED: ("batch_cancelled", "the request was cancelled before it was done"),
     Status.EXPIRED: ("batch_expired", "the request was not done within the completion window"),
 }
-_MISSING = {"cancelled": Status.CANCELLED, "expired": Status.EXPIRED}
+_ENDED_AS = {"cancelled": Status.CANCELLED, "expired": Status.EXPIRED}
 
 
 class Answer(NamedTuple):
@@ -24,13 +24,16 @@ class Answer(NamedTuple):
     line: bytes
 
 
-def answer_of(result: Result) -> Answer:
-    """Of a job that ended."""
+def answer_of(result: Result, ending: Ending = "") -> Answer:
+    """Of a job that ended. `ending`: what its batch ends as, where that is what ended the job."""
+    status = result.status
+    if status is Status.CANCELLED:
+        status = _ENDED_AS.get(ending, status)
     output = output_of(result)
     if result.is_completed:
         return Answer("output", encode_output(output))
-    if result.status in _UNEXECUTED:
-        output = replace(output, response=None, error=_unexecuted(result.status))
+    if status in _UNEXECUTED:
+        output = replace(output, response=None, error=_unexecuted(status))
     elif output.response is not None:
         # OpenAI says it once, in the response.
         output = replace(output, error=None)
@@ -44,7 +47,7 @@ def refused_answer(job_id: str, custom_id: str, error: PenstockError) -> Answer:
 
 def missing_answer(todo: Todo, ending: Ending) -> bytes:
     """Of a line that has none when the batch ends."""
-    error = _unexecuted(_MISSING.get(ending, Status.EXPIRED))
+    error = _unexecuted(_ENDED_AS.get(ending, Status.EXPIRED))
     output = BatchOutput(id=f"batch_req_{todo.job_id}", custom_id=todo.line.custom_id, response=None, error=error)
     return encode_output(output)
 

@@ -153,7 +153,7 @@ class Run:
         if not ending:
             ending = await self._poured_and_collected()
         if ending != "completed" and self.record.cursor:
-            await self._call_back()
+            await self._call_back(ending)
         await progress.commit()
         await progress.update(lambda now: life.closed(now, ending, self._desk.now_s))
 
@@ -193,7 +193,7 @@ class Run:
                 await news.wait()
         news.clear()
 
-    async def _collect(self) -> bool:
+    async def _collect(self, ending: Ending = "") -> bool:
         """Takes the next answers, if there are any. Each is stored once and read in order, so none comes twice."""
         page = await self._shared.answers.page(self.record.tenant, self._progress.tally.cursor)
         # No pause from here on: the cursor and what was taken must be stored together.
@@ -201,13 +201,17 @@ class Run:
         for found in page:
             if found.subject.rpartition(".")[2].startswith(self._prefix):
                 result = stored.readable(found)
-                tally.take(answer_of(result), result.usage)
+                tally.take(answer_of(result, ending), result.usage)
         if page:
             tally.cursor = page[-1].seq + 1
         return bool(page)
 
-    async def _call_back(self) -> None:
-        """Ends what waits and what runs, and takes what they ended as; what was done before stays done."""
+    async def _call_back(self, ending: Ending) -> None:
+        """Ends what waits and what runs, and takes what they ended as; what was done before stays done.
+
+        Which of a batch that expires are cancelled here, and which by their own deadline at the same moment, is chance:
+        all of them expired.
+        """
         desk, record = self._desk, self.record
         for pool in sorted(set(record.pools.values())):
             jobs = await cancel_many(desk.broker, pool, record.tenant, record.id)
@@ -215,7 +219,7 @@ class Run:
         last_s = desk.loop_s + _LAST_ANSWERS_S
         quiet_s = desk.loop_s + _QUIET_S
         while self._progress.answered < record.total and desk.loop_s < min(last_s, quiet_s):
-            if await self._collect():
+            if await self._collect(ending):
                 quiet_s = desk.loop_s + _QUIET_S
                 if self._progress.tally.is_full:
                     await self._progress.commit()

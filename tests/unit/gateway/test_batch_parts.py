@@ -16,7 +16,7 @@ from producer.gateway.batches.answers import answer_of
 from producer.gateway.batches.create import window_s_of
 from producer.gateway.batches.life import NotCancellable, Step
 from producer.gateway.batches.multipart import Form
-from producer.gateway.batches.record import BatchRecord, LostBatch, Segment
+from producer.gateway.batches.record import BatchRecord, Ending, LostBatch, Segment
 from producer.gateway.batches.split import Line
 from producer.gateway.batches.survey import EMBEDDING_INPUTS_MAX, ERRORS_MAX, Survey
 from producer.gateway.batches.tally import Tally, pause_s
@@ -132,6 +132,26 @@ def test_answers_go_to_the_file_that_openai_puts_them_in() -> None:
         assert (unexecuted["response"], unexecuted["error"]["code"]) == (None, code)
     dead = of(Status.DEAD, b"null", detail, 500)
     assert (dead["side"], dead["response"], dead["error"]["code"]) == ("error", None, "bad")
+
+
+@pytest.mark.parametrize(
+    ("status", "ending", "code"),
+    [
+        (Status.CANCELLED, "expired", "batch_expired"),
+        (Status.EXPIRED, "expired", "batch_expired"),
+        (Status.CANCELLED, "cancelled", "batch_cancelled"),
+        # Its own deadline came first, whatever was asked for afterwards.
+        (Status.EXPIRED, "cancelled", "batch_expired"),
+    ],
+)
+def test_a_job_that_the_end_of_its_batch_cancelled_ends_as_the_batch_does(
+    status: Status, ending: Ending, code: str
+) -> None:
+    result = Result(id="j", status=status, status_code=499, pool="p", tenant="t", custom_id="c")
+
+    line = json.loads(answer_of(result, ending).line)
+
+    assert line["error"]["code"] == code
 
 
 def a_survey(*, route_of: Callable[[str], str] = lambda _: "p", **changes: Any) -> Survey:
