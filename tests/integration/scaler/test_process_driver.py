@@ -16,6 +16,7 @@ from scaler.drivers.process import NAME_VARIABLE, Processes, ProcessProgram
 from scaler.drivers.process_record import LOG_BYTES_MAX, Record, Records
 from scaler.drivers.processes import spawn, start_ticks_of
 from tests.support.driver_rigs import STUB, ProcessRig
+from tests.support.scaled import until
 
 
 class Machine(ProcessRig):
@@ -106,10 +107,14 @@ def test_a_process_of_which_nobody_noted_the_number_is_found_by_its_name(tmp_pat
     async def scene() -> None:
         # As a kill -9 between the start and the note of it leaves things.
         records = Records(machine.folder)
-        records.write("p", Record(id="p-lost", asked_unix_ms=5))
-        pid = spawn(machine.command, {**os.environ, NAME_VARIABLE: "p-lost"}, records.log_path("p", "p-lost"))
+        # Found on the whole machine, so no other run may have the same.
+        name = f"p-lost-{os.getpid()}"
+        records.write("p", Record(id=name, asked_unix_ms=5))
+        pid = spawn(machine.command, {**os.environ, NAME_VARIABLE: name}, records.log_path("p", name))
+        # For an instant after `spawn` the kernel has not laid out its environment yet; no scaler is back so soon.
+        await until(lambda: NAME_VARIABLE in environment_of(pid))
         driver = await opened(machine)
-        assert [(one.id, one.asked_unix_ms) for one in (await driver.current("p")).replicas] == [("p-lost", 5)]
+        assert [(one.id, one.asked_unix_ms) for one in (await driver.current("p")).replicas] == [(name, 5)]
         assert machine.records()[0].pid == pid
         await driver.close()
 
